@@ -1,0 +1,161 @@
+//! The connection table: one entry per socket, and one share per further process that uses the socket.
+
+/// Longest process name the kernel keeps, with its terminating zero (`TASK_COMM_LEN`).
+pub const COMM_LEN: usize = 16;
+
+/// Who opened a connection, as far as is known.
+pub mod role {
+    /// Not known.
+    pub const UNKNOWN: u8 = 0;
+    /// This end called connect.
+    pub const CLIENT: u8 = 1;
+    /// This end was accepted from a listener.
+    pub const SERVER: u8 = 2;
+}
+
+/// Bits of [`Connection::flags`].
+pub mod flag {
+    /// This end queued its FIN after the entry was made.
+    pub const FIN_SENT: u32 = 1;
+    /// The socket reached CLOSE: `kernel_sent` and `kernel_received` are final, but for data that is still read.
+    pub const CLOSED: u32 = 1 << 1;
+}
+
+/// One socket's entry in the connection table. The key is the socket's kernel address; together with
+/// `created_ns` it names a connection for ever, although the kernel uses addresses again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// When the entry was made, nanoseconds of CLOCK_MONOTONIC.
+    pub created_ns: u64,
+    /// Bytes that the owner's calls have sent.
+    pub sent: u64,
+    /// Bytes that the owner's calls have received.
+    pub received: u64,
+    /// `sent` when the current epoch's first call on this socket began: what is above it is not reported yet.
+    pub marked_sent: u64,
+    /// `received`, likewise.
+    pub marked_received: u64,
+    /// Bytes on this socket by processes whose share did not fit into the table of shares.
+    pub unattributed_sent: u64,
+    /// Likewise, received.
+    pub unattributed_received: u64,
+    /// The kernel's own count of bytes sent when the entry was made (see `kernel_sent`).
+    pub base_sent: u64,
+    /// The kernel's own count of bytes received when the entry was made.
+    pub base_received: u64,
+    /// Bytes that the application handed to the socket by the kernel's own counters, when the entry was last announced. Read
+    /// while the kernel may be changing them.
+    pub live_sent: u64,
+    /// Bytes that the application took from the socket by the kernel's own counters, likewise.
+    pub live_received: u64,
+    /// Bytes that the application handed to the socket by the kernel's own counters, at close.
+    pub kernel_sent: u64,
+    /// Bytes that the application took from the socket by the kernel's own counters, at close.
+    pub kernel_received: u64,
+    /// Control group (version 2) of the owner when the entry was made.
+    pub cgroup_id: u64,
+    /// How many further processes have a share of this connection.
+    pub shares: u64,
+    /// Local address; IPv4 is stored v4-mapped.
+    pub local_addr: [u8; 16],
+    /// Remote address; IPv4 is stored v4-mapped.
+    pub remote_addr: [u8; 16],
+    /// Name of the owner process (of its main thread).
+    pub comm: [u8; COMM_LEN],
+    /// Owner process (thread group id in the initial pid namespace); 0 when not known.
+    pub tgid: u32,
+    /// Network namespace of the socket (inode number).
+    pub netns: u32,
+    /// The last epoch in which this entry was announced.
+    pub epoch: u32,
+    /// See [`flag`].
+    pub flags: u32,
+    /// Local port, host order.
+    pub local_port: u16,
+    /// Remote port, host order.
+    pub remote_port: u16,
+    /// TCP state, the kernel's number.
+    pub state: u32,
+    /// See [`role`].
+    pub role: u8,
+    /// Makes the padding explicit.
+    pub pad: [u8; 3],
+    /// The low half of `created_ns` again, in the last place: the kernel copies entries while it writes them, and an entry
+    /// whose two ends differ is of two connections.
+    pub generation: u32,
+}
+
+/// Key of a share: the connection and the process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ShareKey {
+    /// The socket's kernel address.
+    pub sock: u64,
+    /// The process.
+    pub tgid: u32,
+    /// The low half of the connection's `created_ns`: tells it from an earlier one at the same address.
+    pub generation: u32,
+}
+
+/// What one further process has moved over a connection that another process owns.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Bytes sent by this process.
+    pub sent: u64,
+    /// Bytes received by this process.
+    pub received: u64,
+    /// Control group (version 2) of the process.
+    pub cgroup_id: u64,
+    /// Name of the process.
+    pub comm: [u8; COMM_LEN],
+    /// The last epoch in which this share was announced.
+    pub epoch: u32,
+    /// Makes the padding explicit.
+    pub pad: u32,
+}
+
+/// A process that holds a socket which was open before overwatch started; the table is keyed by inode.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Name of the process.
+    pub comm: [u8; COMM_LEN],
+    /// The process.
+    pub tgid: u32,
+    /// Makes the padding explicit.
+    pub pad: u32,
+    /// Control group (version 2) of the process, 0 when not known.
+    pub cgroup_id: u64,
+}
+
+/// The call of a thread that has entered a probed function and not yet returned (kprobe tier only), keyed by thread.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// The socket's kernel address; 0 when the thread is in no such call.
+    pub sock: u64,
+}
+
+const _: () = assert!(size_of::<Connection>() == 200);
+const _: () = assert!(size_of::<ShareKey>() == 16);
+const _: () = assert!(size_of::<Share>() == 48);
+const _: () = assert!(size_of::<Owner>() == 32);
+const _: () = assert!(size_of::<InFlight>() == 8);
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{Connection, InFlight, Owner, Share, ShareKey};
+
+    // SAFETY: repr(C), integers and arrays of them only, no padding (sizes asserted above).
+    unsafe impl aya::Pod for Connection {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ShareKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Share {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Owner {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for InFlight {}
+}
