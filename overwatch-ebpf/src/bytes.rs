@@ -1,0 +1,201 @@
+//! Bytes sent and received: entry points of the three tiers. All count what the call returned, and a call that only
+//! looked (MSG_PEEK) or read the error queue (MSG_ERRQUEUE) moved nothing.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::BPF_ANY,
+    helpers::bpf_get_current_pid_tgid,
+    macros::{btf_tracepoint, fexit, kprobe, kretprobe},
+    programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext},
+};
+use overwatch_common::{connection::InFlight, counter::Counter};
+
+use crate::{
+    kernel::{self, Address, argument, follow, register},
+    maps::{IN_FLIGHT, count},
+    table::{self, Moved},
+};
+
+const MSG_PEEK: u32 = 0x2;
+const MSG_ERRQUEUE: u32 = 0x2000;
+
+#[inline(always)]
+fn sent(sock: Address, result: i64) {
+    if result > 0 {
+        table::account(sock, Moved { sent: result as u64, received: 0 });
+    }
+}
+
+#[inline(always)]
+fn received(sock: Address, result: i64, flags: u32) {
+    if result > 0 && flags & (MSG_PEEK | MSG_ERRQUEUE) == 0 {
+        table::account(sock, Moved { sent: 0, received: result as u64 });
+    }
+}
+
+// fentry tier
+
+/// fexit of `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`
+#[fexit(function = "tcp_sendmsg")]
+pub(crate) fn sendmsg_exit(context: FExitContext) -> i32 {
+    let context = context.as_ptr();
+    sent(argument(context, &kernel::SENDMSG_SK), i64::from(argument(context, &kernel::SENDMSG_RETURN) as i32));
+    0
+}
+
+/// fexit of `int tcp_sendpage(struct sock *sk, struct page *page, int offset, size_t size, int flags)`, up to Linux 6.4
+#[fexit(function = "tcp_sendpage")]
+pub(crate) fn sendpage_exit(context: FExitContext) -> i32 {
+    let context = context.as_ptr();
+    sent(argument(context, &kernel::SENDPAGE_SK), i64::from(argument(context, &kernel::SENDPAGE_RETURN) as i32));
+    0
+}
+
+/// fexit of `int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, ..., int flags, ...)`
+#[fexit(function = "tcp_recvmsg")]
+pub(crate) fn recvmsg_exit(context: FExitContext) -> i32 {
+    let context = context.as_ptr();
+    received(
+        argument(context, &kernel::RECVMSG_SK),
+        i64::from(argument(context, &kernel::RECVMSG_RETURN) as i32),
+        argument(context, &kernel::RECVMSG_FLAGS) as u32,
+    );
+    0
+}
+
+/// fexit of `ssize_t tcp_splice_read(struct socket *sock, ...)`
+#[fexit(function = "tcp_splice_read")]
+pub(crate) fn splice_read_exit(context: FExitContext) -> i32 {
+    let context = context.as_ptr();
+    if let Some(sock) = follow(argument(context, &kernel::SPLICE_READ_SOCKET), kernel::SOCKET_SK.load()) {
+        received(sock, argument(context, &kernel::SPLICE_READ_RETURN) as i64, 0);
+    }
+    0
+}
+
+// kprobe tier
+
+/// Stands for a socket where the call is not to be counted. No kernel address is so low.
+const NOT_COUNTED: Address = 1;
+
+/// Remembers the socket until the call returns. Each thread keeps its slot for its life: finding one costs a third of
+/// making and removing one.
+#[inline(always)]
+fn entered(sock: Address) {
+    let thread = bpf_get_current_pid_tgid();
+    match IN_FLIGHT.get_ptr_mut(thread) {
+        // SAFETY: the pointer is from the lookup, and only this thread uses its own slot.
+        Some(call) => unsafe {
+            if (*call).sock != 0 {
+                count(Counter::ReturnMissed, 1);
+            }
+            (*call).sock = sock;
+        },
+        // When there is no room the return will say so.
+        None => {
+            let _full = IN_FLIGHT.insert(thread, &InFlight { sock }, u64::from(BPF_ANY));
+        }
+    }
+}
+
+/// The socket of the call that returns; `None` for one that is not to be counted.
+#[inline(always)]
+fn returned() -> Option<Address> {
+    let sock = IN_FLIGHT.get_ptr_mut(bpf_get_current_pid_tgid()).map_or(0, |call| {
+        // SAFETY: as in `entered`.
+        unsafe { core::mem::replace(&mut (*call).sock, 0) }
+    });
+    if sock == 0 {
+        // Its entry found no room. The bytes are made good when the connection ends.
+        count(Counter::ReturnUnmatched, 1);
+    }
+    (sock > NOT_COUNTED).then_some(sock)
+}
+
+/// tp_btf/sched_process_exit: a thread that ends leaves its slot.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub(crate) fn thread_ended(_context: BtfTracePointContext) -> i32 {
+    let _none = IN_FLIGHT.remove(bpf_get_current_pid_tgid());
+    0
+}
+
+/// kprobe of tcp_sendmsg
+#[kprobe]
+pub(crate) fn sendmsg_enter(context: ProbeContext) -> u32 {
+    entered(register(context.as_ptr(), &kernel::SENDMSG_SK));
+    0
+}
+
+/// kprobe of tcp_sendpage
+#[kprobe]
+pub(crate) fn sendpage_enter(context: ProbeContext) -> u32 {
+    entered(register(context.as_ptr(), &kernel::SENDPAGE_SK));
+    0
+}
+
+/// kretprobe of tcp_sendmsg and of tcp_sendpage
+#[kretprobe]
+pub(crate) fn send_return(context: RetProbeContext) -> u32 {
+    if let Some(sock) = returned() {
+        sent(sock, i64::from(context.ret::<i32>()));
+    }
+    0
+}
+
+/// kprobe of tcp_recvmsg
+#[kprobe]
+pub(crate) fn recvmsg_enter(context: ProbeContext) -> u32 {
+    let flags = register(context.as_ptr(), &kernel::RECVMSG_FLAGS) as u32;
+    let moves = flags & (MSG_PEEK | MSG_ERRQUEUE) == 0;
+    entered(if moves { register(context.as_ptr(), &kernel::RECVMSG_SK) } else { NOT_COUNTED });
+    0
+}
+
+/// kprobe of tcp_splice_read
+#[kprobe]
+pub(crate) fn splice_read_enter(context: ProbeContext) -> u32 {
+    let socket = register(context.as_ptr(), &kernel::SPLICE_READ_SOCKET);
+    entered(follow(socket, kernel::SOCKET_SK.load()).unwrap_or(NOT_COUNTED));
+    0
+}
+
+/// kretprobe of tcp_recvmsg
+#[kretprobe]
+pub(crate) fn recvmsg_return(context: RetProbeContext) -> u32 {
+    if let Some(sock) = returned() {
+        received(sock, i64::from(context.ret::<i32>()), 0);
+    }
+    0
+}
+
+/// kretprobe of tcp_splice_read
+#[kretprobe]
+pub(crate) fn splice_read_return(context: RetProbeContext) -> u32 {
+    if let Some(sock) = returned() {
+        received(sock, context.ret::<i64>(), 0);
+    }
+    0
+}
+
+// tracepoint tier
+
+/// tp_btf/sock_send_length: `(struct sock *sk, int ret, int flags)`, for sockets of every kind
+#[btf_tracepoint(function = "sock_send_length")]
+pub(crate) fn send_length(context: BtfTracePointContext) -> i32 {
+    let context = context.as_ptr();
+    let sock = argument(context, &kernel::SEND_LENGTH_SK);
+    sent(sock, i64::from(argument(context, &kernel::SEND_LENGTH_RESULT) as i32));
+    0
+}
+
+/// tp_btf/sock_recv_length: `(struct sock *sk, int ret, int flags)`, for sockets of every kind
+#[btf_tracepoint(function = "sock_recv_length")]
+pub(crate) fn recv_length(context: BtfTracePointContext) -> i32 {
+    let context = context.as_ptr();
+    received(
+        argument(context, &kernel::RECV_LENGTH_SK),
+        i64::from(argument(context, &kernel::RECV_LENGTH_RESULT) as i32),
+        argument(context, &kernel::RECV_LENGTH_FLAGS) as u32,
+    );
+    0
+}

@@ -1,0 +1,109 @@
+//! Reading the running kernel: facts from its BTF as constants, memory by `bpf_probe_read_kernel`.
+
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf},
+};
+use overwatch_common::{connection::COMM_LEN, kernel::ABSENT, with_arguments, with_enumerators, with_offsets};
+
+macro_rules! offsets {
+    ($($name:ident = $structure:literal, $member:literal, $needed:ident;)*) => {
+        $(#[unsafe(no_mangle)] pub(crate) static $name: Global<u32> = Global::new(ABSENT);)*
+    };
+}
+macro_rules! enumerators {
+    ($($name:ident = $enumerator:literal;)*) => {
+        $(#[unsafe(no_mangle)] pub(crate) static $name: Global<u32> = Global::new(ABSENT);)*
+    };
+}
+macro_rules! arguments {
+    ($($name:ident = $prototype:literal, $argument:literal;)*) => {
+        $(#[unsafe(no_mangle)] pub(crate) static $name: Global<u32> = Global::new(ABSENT);)*
+    };
+}
+with_offsets!(offsets);
+with_enumerators!(enumerators);
+with_arguments!(arguments);
+
+/// A kernel address. Never dereferenced here, only read through the helper, which refuses what is not mapped.
+pub(crate) type Address = u64;
+
+/// Reads a value at `base + offset`; 0 when the kernel cannot read there.
+#[inline(always)]
+pub(crate) fn read<T: Copy + Default>(base: Address, offset: u32) -> T {
+    // SAFETY: the helper checks the source address itself and fills a T of integers.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.unwrap_or_default()
+}
+
+/// Reads bytes at `base + offset` to where they belong; zeroes when the kernel cannot read there.
+#[inline(always)]
+pub(crate) fn read_into(target: &mut [u8], base: Address, offset: u32) {
+    // SAFETY: the helper checks the source address itself, and the target is as long as it is told.
+    let _zeroed = unsafe { bpf_probe_read_kernel_buf((base + u64::from(offset)) as *const u8, target) };
+}
+
+/// Reads the pointer at `base + offset`; `None` when it is null or cannot be read.
+#[inline(always)]
+pub(crate) fn follow(base: Address, offset: u32) -> Option<Address> {
+    let pointer: u64 = read(base, offset);
+    (pointer != 0).then_some(pointer)
+}
+
+/// Loads 8 bytes at a fixed place of a context.
+///
+/// Written in assembly because kernels before 6.10 or so accept only `[context + constant]`, and the compiler would turn
+/// a choice between places into an address that it computes.
+#[inline(always)]
+fn load<const OFFSET: usize>(context: *const core::ffi::c_void) -> u64 {
+    let value: u64;
+    // SAFETY: loads 8 bytes of the context; the verifier refuses the program if they are not there.
+    unsafe {
+        core::arch::asm!("{value} = *(u64 *)({context} + {offset})",
+            value = out(reg) value, context = in(reg) context, offset = const OFFSET);
+    }
+    value
+}
+
+/// Argument of a program whose context is an array of 64-bit values (fexit, tp_btf, iterators). BTF told its position;
+/// the verifier knows it and keeps only that branch.
+#[inline(always)]
+pub(crate) fn argument(context: *const core::ffi::c_void, position: &Global<u32>) -> u64 {
+    match position.load() {
+        0 => load::<0>(context),
+        1 => load::<8>(context),
+        2 => load::<16>(context),
+        3 => load::<24>(context),
+        4 => load::<32>(context),
+        5 => load::<40>(context),
+        6 => load::<48>(context),
+        _ => 0,
+    }
+}
+
+/// Argument of a probed function, in the registers of the System V calling convention.
+#[cfg(bpf_target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn register(context: *const core::ffi::c_void, position: &Global<u32>) -> u64 {
+    use core::mem::offset_of;
+
+    use aya_ebpf::bindings::pt_regs;
+    match position.load() {
+        0 => load::<{ offset_of!(pt_regs, rdi) }>(context),
+        1 => load::<{ offset_of!(pt_regs, rsi) }>(context),
+        2 => load::<{ offset_of!(pt_regs, rdx) }>(context),
+        3 => load::<{ offset_of!(pt_regs, rcx) }>(context),
+        4 => load::<{ offset_of!(pt_regs, r8) }>(context),
+        5 => load::<{ offset_of!(pt_regs, r9) }>(context),
+        _ => 0,
+    }
+}
+
+/// Fills `name` with that of the current process: of its main thread, not of the thread that happens to run.
+#[inline(always)]
+pub(crate) fn process_name(name: &mut [u8; COMM_LEN]) {
+    // SAFETY: no arguments; gives the address of the current task.
+    let task = unsafe { aya_ebpf::helpers::generated::bpf_get_current_task() };
+    if let Some(leader) = follow(task, TASK_GROUP_LEADER.load()) {
+        read_into(name, leader, TASK_COMM.load());
+    }
+}
