@@ -1,0 +1,242 @@
+//! Arguments: what was typed. No I/O here.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use crate::probes::{catalogue::Tier, object::Capacity, plan::Attach};
+
+/// Shortest interval: below it the drain itself would be what is seen.
+const SHORTEST_SECONDS: f64 = 0.1;
+/// Longest interval: a day.
+const LONGEST_SECONDS: f64 = 86_400.0;
+
+/// Who moves the bytes, and why a server does not answer: TCP observability for Linux web hosts.
+#[derive(Debug, Parser)]
+#[command(name = "overwatch", version, after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Flags of every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo overwatch top                 who moves the bytes, every second
+  sudo overwatch top -o json 5 12    a minute of it for a script, in steps of five seconds
+  sudo overwatch check               can this host run it, and how";
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  sudo overwatch top                           every second, the busiest first
+  sudo overwatch top --lport 443 5             what the server on port 443 moves, every five seconds
+  sudo overwatch top -o json --comm nginx 1 3  three intervals for a script
+
+Exit codes: 0 done, 1 failed while running, 2 bad arguments, 3 this host cannot run it.";
+
+/// A verb.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Who moves the bytes: per process and connection, exact, the busiest first
+    #[command(after_help = TOP_EXAMPLES)]
+    Top(Top),
+    /// Can this host run it: what it offers, what was attached, what is missing and why
+    Check,
+}
+
+/// Flags of every verb.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Output format
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// How to attach: the first way that works, or this one only
+    #[arg(long, global = true, value_enum, default_value_t = AttachChoice::Auto, value_name = "TIER")]
+    pub attach: AttachChoice,
+    /// Connections that are known at one time; beyond it bytes are counted as unattributed
+    #[arg(long, global = true, value_name = "N", default_value_t = Capacity::DEFAULT_CONNECTIONS,
+          value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub max_connections: u32,
+    /// Say more on standard error
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Use colour
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
+}
+
+/// Output format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// One object per line
+    Json,
+    /// With a heading
+    Csv,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// How to attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AttachChoice {
+    /// The first that works, in the order below
+    Auto,
+    /// fexit programs: the cheapest
+    Fentry,
+    /// kprobes and kretprobes
+    Kprobe,
+    /// BTF tracepoints, Linux 6.3 and later
+    Tracepoint,
+}
+
+impl From<AttachChoice> for Attach {
+    fn from(choice: AttachChoice) -> Self {
+        match choice {
+            AttachChoice::Auto => Self::Auto,
+            AttachChoice::Fentry => Self::Only(Tier::Fentry),
+            AttachChoice::Kprobe => Self::Only(Tier::Kprobe),
+            AttachChoice::Tracepoint => Self::Only(Tier::Tracepoint),
+        }
+    }
+}
+
+/// Arguments of `top`.
+#[derive(Clone, Debug, Args)]
+pub struct Top {
+    /// Seconds between two outputs, from 0.1 to 86400
+    #[arg(default_value = "1", value_parser = interval)]
+    pub interval: Duration,
+    /// End after this many intervals
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Show at most this many rows [default: what fits on a terminal, else all]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub rows: Option<usize>,
+    /// Which rows.
+    #[command(flatten)]
+    pub filter: FilterArguments,
+}
+
+/// Filters. All that are given must hold.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Filters (all that are given must hold)")]
+pub struct FilterArguments {
+    /// This process
+    #[arg(long)]
+    pub pid: Option<u32>,
+    /// Processes of this name
+    #[arg(long, value_name = "NAME")]
+    pub comm: Option<String>,
+    /// This port at either end
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// This local port
+    #[arg(long, value_name = "PORT")]
+    pub lport: Option<u16>,
+    /// This remote port
+    #[arg(long, value_name = "PORT")]
+    pub rport: Option<u16>,
+    /// This address or network at either end
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    pub addr: Option<IpNet>,
+    /// Processes in this control group or below it
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<String>,
+    /// Sockets in this network namespace: a name of `ip netns` or an inode number
+    #[arg(long, value_name = "NAME|INODE")]
+    pub netns: Option<String>,
+    /// IPv4 only
+    #[arg(short = '4', conflicts_with = "ipv6")]
+    pub ipv4: bool,
+    /// IPv6 only
+    #[arg(short = '6')]
+    pub ipv6: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if !(SHORTEST_SECONDS..=LONGEST_SECONDS).contains(&seconds) {
+        return Err(format!("must be from {SHORTEST_SECONDS} to {LONGEST_SECONDS} seconds"));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// A network, or an address, which is a network of one.
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
+    address.or_else(|_| text.parse()).map_err(|_| "not an address or a network such as 10.0.0.0/8".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_declaration_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn impossible_arguments_are_usage_errors() {
+        for line in [
+            "overwatch",
+            "overwatch bottom",
+            "overwatch top --nonsense",
+            "overwatch top 0",
+            "overwatch top -1",
+            "overwatch top abc",
+            "overwatch top NaN",
+            "overwatch top inf",
+            "overwatch top 1e99",
+            "overwatch top 1 0",
+            "overwatch top 1 -2",
+            "overwatch top --addr 10.0.0.0/33",
+            "overwatch top --addr host",
+            "overwatch top --port 65536",
+            "overwatch top -4 -6",
+            "overwatch top --max-connections 0",
+            "overwatch top --attach bpf",
+            "overwatch top -o xml",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn flags_may_stand_before_and_after_the_verb() {
+        for line in ["overwatch -o json top 0.5 3", "overwatch top 0.5 3 -o json"] {
+            let arguments = parse(line).unwrap();
+            assert_eq!(arguments.global.output, Output::Json);
+            let Command::Top(top) = arguments.command else { panic!("{line}") };
+            assert_eq!((top.interval, top.count), (Duration::from_millis(500), Some(3)));
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_network_of_one() {
+        for (text, network) in [("10.0.0.1", "10.0.0.1/32"), ("::1", "::1/128"), ("10.0.0.0/8", "10.0.0.0/8")] {
+            assert_eq!(super::network(text).unwrap(), network.parse::<IpNet>().unwrap());
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `overwatch check`: can this host run it, how, and what is missing.
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use super::{
+    Failure,
+    args::{Global, Output},
+};
+use crate::{
+    collect::{Session, SessionError},
+    kernel::host::HostFacts,
+    probes::{attach::Outcome, catalogue::Hook, object::Capacity},
+    show::check::{self, Report, Verdict},
+};
+
+/// Attaches for real, since nothing else tells what works.
+pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
+    let root = Path::new("/");
+    let host = HostFacts::read(root);
+    let capacity = Capacity::for_connections(global.max_connections);
+    let started = Session::start(&host, root, global.attach.into(), &capacity);
+    let verdict = match &started {
+        Ok(session) => Verdict::Runs {
+            attached: session.attached(),
+            seeded: session.seeded(),
+            seeded_connections: session.seeded_connections()?,
+        },
+        Err(SessionError::Refused { refusal, attempts }) => Verdict::Cannot { refusal, attempts },
+        Err(_) => {
+            return Err(started.err().map_or_else(|| Failure::Running(anyhow::anyhow!("cannot start")), Failure::from));
+        }
+    };
+    if global.verbose {
+        for attempt in verdict.attempts() {
+            attempt.hooks.iter().for_each(|(hook, outcome)| print_verifier_log(hook, outcome));
+        }
+    }
+    let report = Report { host: &host, capacity: &capacity, wanted: global.attach.into(), verdict };
+    let mut out = Vec::new();
+    match global.output {
+        Output::Json => check::write_json(&mut out, &report)?,
+        Output::Table => check::write_text(&mut out, &report)?,
+        Output::Csv => {
+            return Err(Failure::Arguments("check has no CSV output: use -o table or -o json".to_owned()));
+        }
+    }
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&out)?;
+    stdout.flush()?;
+    match report.verdict {
+        Verdict::Runs { .. } => Ok(ExitCode::SUCCESS),
+        Verdict::Cannot { refusal, .. } => Err(Failure::Host(refusal.clone())),
+    }
+}
+
+fn print_verifier_log(hook: &Hook, outcome: &Outcome) {
+    if let Outcome::Refused(cause) = outcome
+        && !cause.verifier_log.is_empty()
+    {
+        eprintln!("overwatch: the verifier on {}:\n{}", hook.target, cause.verifier_log);
+    }
+}

@@ -1,0 +1,85 @@
+//! The command line: arguments (no I/O) and one file per verb.
+
+pub mod args;
+mod check;
+mod top;
+
+use std::{fmt, io, process::ExitCode};
+
+use args::{Command, Global};
+
+use crate::{collect::SessionError, probes::plan::Refusal};
+
+/// What the program can end with.
+#[derive(Debug)]
+enum Failure {
+    /// Failed while running: exit code 1.
+    Running(anyhow::Error),
+    /// Bad arguments that only show when they are used: exit code 2.
+    Arguments(String),
+    /// This host cannot run it: exit code 3.
+    Host(Refusal),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Running(error) => write!(f, "{error:#}"),
+            Self::Arguments(text) => f.write_str(text),
+            Self::Host(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Refused { refusal, .. } => Self::Host(refusal),
+            other => Self::Running(other.into()),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Running(error.into())
+    }
+}
+
+/// Runs a parsed command line.
+pub fn run(arguments: args::Arguments) -> ExitCode {
+    let result = match arguments.command {
+        Command::Top(top) => top::run(&arguments.global, &top),
+        Command::Check => check::run(&arguments.global),
+    };
+    match result {
+        Ok(code) => code,
+        // Whoever read our output has seen enough.
+        Err(Failure::Running(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("overwatch: {failure}");
+            ExitCode::from(match failure {
+                Failure::Running(_) => 1,
+                Failure::Arguments(_) => 2,
+                Failure::Host(_) => 3,
+            })
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// True when colour may be used on standard output.
+fn color(global: &Global) -> bool {
+    use io::IsTerminal as _;
+    match global.color {
+        args::Color::Always => true,
+        args::Color::Never => false,
+        // https://no-color.org
+        args::Color::Auto => {
+            io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        }
+    }
+}

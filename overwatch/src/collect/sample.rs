@@ -1,0 +1,76 @@
+//! A sample: raw counters as they were at one instant. Nothing is computed here.
+
+use std::time::{Duration, SystemTime};
+
+use overwatch_common::{
+    connection::{Connection, Share, ShareKey},
+    counter::{COUNTERS, Counter},
+};
+
+/// What a further process has moved over a connection that another process owns.
+#[derive(Clone, Debug)]
+pub struct ProcessShare {
+    /// The process.
+    pub tgid: u32,
+    /// Its counters, since the connection began.
+    pub share: Share,
+}
+
+/// A connection that moved bytes since the last sample and is still open.
+#[derive(Clone, Debug)]
+pub struct OpenConnection {
+    /// The socket's address.
+    pub sock: u64,
+    /// Its entry.
+    pub connection: Connection,
+    /// Shares that moved bytes since the last sample.
+    pub shares: Vec<ProcessShare>,
+}
+
+/// A connection that ended since the last sample.
+#[derive(Clone, Debug)]
+pub struct ClosedConnection {
+    /// The socket's address.
+    pub sock: u64,
+    /// Its last entry.
+    pub connection: Connection,
+    /// All its shares.
+    pub shares: Vec<ProcessShare>,
+}
+
+/// Values of the kernel side's own counters, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters([u64; COUNTERS.len()]);
+
+impl Counters {
+    /// One of them.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// Adds to one of them.
+    pub fn add(&mut self, counter: Counter, value: u64) {
+        self.0[counter as usize] += value;
+    }
+}
+
+/// Everything that was seen since the last sample.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// When it was taken.
+    pub time: SystemTime,
+    /// Time since the sample before, or since everything was attached.
+    pub elapsed: Duration,
+    /// Connections that ended.
+    pub closed: Vec<ClosedConnection>,
+    /// Connections that moved bytes.
+    pub open: Vec<OpenConnection>,
+    /// Shares of connections whose last record was lost: nobody knows any more what they were shares of.
+    pub orphans: Vec<(ShareKey, Share)>,
+    /// The kernel side's counters.
+    pub counters: Counters,
+    /// Runs of the programs that the kernel has skipped since the start; `None` when this kernel does not tell.
+    pub skipped_runs: Option<u64>,
+    /// Sockets that are still in the table, when the whole table was read because notices were lost.
+    pub present: Option<std::collections::HashSet<(u64, u64)>>,
+}

@@ -1,0 +1,335 @@
+//! A running session: attached programs and the drain of what they leave in the maps.
+
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::Path,
+    time::{Instant, SystemTime},
+};
+
+use aya::{Btf, Ebpf, maps::MapError};
+use overwatch_common::{
+    connection::{Connection, Share, ShareKey},
+    counter::Counter,
+};
+
+use super::{
+    record::Record,
+    sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, Sample},
+    shares::ShareIndex,
+    table::Maps,
+};
+use crate::{
+    kernel::{host::HostFacts, processes},
+    probes::{
+        attach::{self, Attached, Attempt},
+        object::{self, Capacity},
+        plan::{self, Attach, Refusal},
+        seed::{self, SeedError, Seeded},
+    },
+};
+
+/// Why a session could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// This host cannot run it.
+    #[error("{refusal}")]
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// What was tried.
+        attempts: Vec<Attempt>,
+    },
+    /// The open connections could not be found.
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    /// A map could not be read or written.
+    #[error("cannot read what the kernel side has counted: {0}")]
+    Map(#[from] MapError),
+}
+
+impl From<Refusal> for SessionError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused { refusal, attempts: Vec::new() }
+    }
+}
+
+/// Attached programs and their maps. Dropping it detaches everything.
+pub struct Session {
+    maps: Maps,
+    attached: Attached,
+    seeded: Seeded,
+    epoch: u32,
+    last: Instant,
+    counters: Counters,
+    shares: ShareIndex,
+    pending: Pending,
+    /// Holds the programs and links.
+    ebpf: Ebpf,
+}
+
+/// What was taken from the ring buffer since the last sample.
+#[derive(Default)]
+struct Pending {
+    closed: Vec<ClosedConnection>,
+    active: HashMap<(u64, u64), HashSet<u32>>,
+    /// Shares without a connection: its last record is late, or was lost.
+    suspects: Vec<ShareKey>,
+}
+
+impl Session {
+    /// Attaches, then seeds: what happens in between is seen by the programs.
+    pub fn start(host: &HostFacts, root: &Path, wanted: Attach, capacity: &Capacity) -> Result<Self, SessionError> {
+        let facts = plan::prerequisites(host)?;
+        let plans = plan::plan(host, facts, wanted);
+        raise_memlock_limit();
+        let owners = processes::socket_owners(root);
+        let mut ebpf = object::load(facts, capacity, owners.len()).map_err(|error| load_refusal(&error, host))?;
+        let btf = Btf::from_sys_fs().map_err(|error| {
+            Refusal::new(
+                format!("cannot read the kernel's BTF: {error}"),
+                "overwatch check shows what this host offers",
+            )
+        })?;
+        // Before anything moves: an entry that is announced in no epoch would wait for its next bytes.
+        let mut maps = Maps::take(&mut ebpf)?;
+        maps.set_epoch(1)?;
+        let attached = attach::attach(&mut ebpf, &btf, &plans, wanted)
+            .map_err(|(refusal, attempts)| SessionError::Refused { refusal, attempts })?;
+        let seeded = seed::seed(&mut ebpf, &btf, root, owners)?;
+        Ok(Self {
+            maps,
+            attached,
+            seeded,
+            epoch: 1,
+            last: Instant::now(),
+            counters: Counters::default(),
+            shares: ShareIndex::default(),
+            pending: Pending::default(),
+            ebpf,
+        })
+    }
+
+    /// What was attached.
+    pub fn attached(&self) -> &Attached {
+        &self.attached
+    }
+
+    /// What was seeded.
+    pub fn seeded(&self) -> &Seeded {
+        &self.seeded
+    }
+
+    /// Connections that were open before the start.
+    pub fn seeded_connections(&self) -> Result<u64, SessionError> {
+        Ok(self.maps.counters()?.get(Counter::Seeded))
+    }
+
+    /// Empties the ring buffer. To be called several times a second, so that it does not fill up between samples.
+    pub fn drain(&mut self) -> Result<(), SessionError> {
+        let mut ended = Vec::new();
+        while let Some(record) = self.maps.events.next() {
+            match Record::read(&record) {
+                Some(Record::Activity(activity)) => {
+                    let key = (activity.sock, activity.created_ns);
+                    self.pending.active.entry(key).or_default().insert(activity.tgid);
+                }
+                Some(Record::Closed(closed)) => ended.push(closed),
+                None => {}
+            }
+        }
+        for closed in ended {
+            self.end(closed.sock, closed.connection)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a sample of everything since the one before.
+    pub fn sample(&mut self) -> Result<Sample, SessionError> {
+        // First the epoch, then the counters: see `announce` in the kernel side.
+        self.epoch = self.epoch.wrapping_add(1).max(1);
+        self.maps.set_epoch(self.epoch)?;
+        let (time, now) = (SystemTime::now(), Instant::now());
+        self.drain()?;
+        let before = self.counters;
+        self.counters = self.maps.counters()?;
+        let grew = |counter| self.counters.get(counter) > before.get(counter);
+        let (read_all, deferred) =
+            (grew(Counter::ActivityDeferred) || grew(Counter::ClosedLost), grew(Counter::ClosedDeferred));
+        if deferred {
+            self.take_deferred()?;
+        }
+        // Suspects of the sample before whose connection's last record has not come by now: it was lost.
+        let orphans = self.take_orphans()?;
+        let present = if read_all { Some(self.note_whole_table()?) } else { None };
+        let open = self.read_active()?;
+        let closed = std::mem::take(&mut self.pending.closed);
+        let skipped_runs = skipped_runs(&self.ebpf);
+        let elapsed = now.duration_since(self.last);
+        self.last = now;
+        Ok(Sample { time, elapsed, closed, open, orphans, counters: self.counters, skipped_runs, present })
+    }
+
+    fn read_active(&mut self) -> Result<Vec<OpenConnection>, SessionError> {
+        let active = std::mem::take(&mut self.pending.active);
+        let mut open = Vec::with_capacity(active.len());
+        for ((sock, created_ns), processes) in active {
+            let Some(connection) = found(self.maps.connections.get(&sock, 0))? else {
+                continue;
+            };
+            let generation = created_ns as u32;
+            if connection.created_ns != created_ns || connection.generation != generation {
+                // The address has a new owner; the last record of the old one is on its way or was here already.
+                continue;
+            }
+            let mut shares = Vec::new();
+            for tgid in processes.into_iter().filter(|tgid| *tgid != connection.tgid) {
+                let key = ShareKey { sock, tgid, generation };
+                self.shares.note(key);
+                if let Some(share) = found(self.maps.shares.get(&key, 0))? {
+                    shares.push(ProcessShare { tgid, share });
+                }
+            }
+            open.push(OpenConnection { sock, connection, shares });
+        }
+        Ok(open)
+    }
+
+    fn end(&mut self, sock: u64, connection: Connection) -> Result<(), SessionError> {
+        let processes = self.pending.active.remove(&(sock, connection.created_ns)).unwrap_or_default();
+        let generation = connection.created_ns as u32;
+        let mut shares = Vec::new();
+        if connection.shares > 0 {
+            for tgid in processes.into_iter().filter(|tgid| *tgid != connection.tgid) {
+                self.shares.note(ShareKey { sock, tgid, generation });
+            }
+            let keys = match self.shares.forget(sock, &connection) {
+                Some(keys) => keys,
+                None => self.walk_shares(sock, generation)?,
+            };
+            for key in keys {
+                if let Some(share) = found(self.maps.shares.get(&key, 0))? {
+                    shares.push(ProcessShare { tgid: key.tgid, share });
+                    self.maps.shares.remove(&key)?;
+                }
+            }
+        }
+        self.pending.closed.push(ClosedConnection { sock, connection, shares });
+        Ok(())
+    }
+
+    fn walk_shares(&self, sock: u64, generation: u32) -> Result<Vec<ShareKey>, SessionError> {
+        let mut keys = Vec::new();
+        for key in self.maps.shares.keys() {
+            let key = key?;
+            if key.sock == sock && key.generation == generation {
+                keys.push(key);
+            }
+        }
+        Ok(keys)
+    }
+
+    fn take_deferred(&mut self) -> Result<(), SessionError> {
+        // Collected first: removing while walking would start the walk anew.
+        let keys = self.maps.deferred.keys().collect::<Result<Vec<_>, _>>()?;
+        for key in keys {
+            if let Some(connection) = found(self.maps.deferred.get(&key, 0))? {
+                self.maps.deferred.remove(&key)?;
+                self.end(key.sock, connection)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_orphans(&mut self) -> Result<Vec<(ShareKey, Share)>, SessionError> {
+        let mut orphans = Vec::new();
+        for key in std::mem::take(&mut self.pending.suspects) {
+            if self.connection_of(key)?.is_some() {
+                continue;
+            }
+            if let Some(share) = found(self.maps.shares.get(&key, 0))? {
+                self.maps.shares.remove(&key)?;
+                orphans.push((key, share));
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// When the connection of a share was made, if it is in the table.
+    fn connection_of(&self, key: ShareKey) -> Result<Option<u64>, SessionError> {
+        let connection = found(self.maps.connections.get(&key.sock, 0))?;
+        Ok(connection.map(|connection| connection.created_ns).filter(|made| *made as u32 == key.generation))
+    }
+
+    /// Notices were lost, so every entry counts as active.
+    fn note_whole_table(&mut self) -> Result<HashSet<(u64, u64)>, SessionError> {
+        let mut present = HashSet::new();
+        for entry in &self.maps.connections {
+            let (sock, connection) = entry?;
+            present.insert((sock, connection.created_ns));
+            self.pending.active.entry((sock, connection.created_ns)).or_default().insert(connection.tgid);
+        }
+        let by_generation: HashMap<_, _> =
+            present.iter().map(|(sock, created_ns)| ((*sock, *created_ns as u32), *created_ns)).collect();
+        let keys = self.maps.shares.keys().collect::<Result<Vec<_>, _>>()?;
+        for key in keys {
+            if let Some(created_ns) = by_generation.get(&(key.sock, key.generation)) {
+                self.pending.active.entry((key.sock, *created_ns)).or_default().insert(key.tgid);
+            } else if let Some(created_ns) = self.connection_of(key)? {
+                // Made since the walk, or the walk missed it: the table changes under it.
+                self.pending.active.entry((key.sock, created_ns)).or_default().insert(key.tgid);
+            } else {
+                self.pending.suspects.push(key);
+            }
+        }
+        Ok(present)
+    }
+}
+
+/// How often the kernel skipped a run of ours: a program does not run while it is interrupted on the same CPU, which on a
+/// preemptible kernel can take a while (`__bpf_prog_enter_recur`, kernel/bpf/trampoline.c).
+fn skipped_runs(ebpf: &Ebpf) -> Option<u64> {
+    let loaded = ebpf.programs().filter_map(|(_, program)| program.fd().ok());
+    let counts = loaded.map(|program| {
+        let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
+        let information = std::fs::read_to_string(path).ok()?;
+        information.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse::<u64>().ok()
+    });
+    counts.sum()
+}
+
+/// A key that is not there is an answer, not an error.
+fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Kernels before 5.11 hold maps against this limit. Where it cannot be raised, creating the maps says so.
+fn raise_memlock_limit() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+    if setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_err()
+        && let Ok((_, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK)
+    {
+        let _stays = setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard);
+    }
+}
+
+fn load_refusal(error: &aya::EbpfError, host: &HostFacts) -> Refusal {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    let help = match host.memlock_bytes {
+        Some(limit) => format!(
+            "if this kernel is older than 5.11, its limit on locked memory may be too small ({limit} bytes): raise it, or \
+             use a smaller --max-connections"
+        ),
+        None => "overwatch check shows what this host offers".to_owned(),
+    };
+    Refusal::new(format!("the kernel refused the maps or programs: {text}"), help)
+}

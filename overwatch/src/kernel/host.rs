@@ -1,0 +1,141 @@
+//! What this host offers to overwatch, as far as files tell.
+
+use std::{fs, io, path::Path};
+
+use super::{btf::BtfError, facts::KernelFacts};
+
+/// Where the kernel shows its own type information.
+pub const BTF_PATH: &str = "sys/kernel/btf/vmlinux";
+
+/// Capability numbers of `linux/capability.h`.
+mod capability {
+    pub(super) const SYS_PTRACE: u32 = 19;
+    pub(super) const SYS_ADMIN: u32 = 21;
+    pub(super) const PERFMON: u32 = 38;
+    pub(super) const BPF: u32 = 39;
+}
+
+/// Facts about the host. Nothing is decided here: see `probes::plan`.
+#[derive(Clone, Debug)]
+pub struct HostFacts {
+    /// Host name, as shown in the output.
+    pub host: String,
+    /// Kernel release, as `uname -r` prints it.
+    pub kernel_release: String,
+    /// The kernel's type information, or why there is none.
+    pub btf: Result<KernelFacts, BtfUnavailable>,
+    /// Whether the kernel can place kprobes for perf events.
+    pub kprobes: bool,
+    /// Kernel lockdown mode: `none`, `integrity`, `confidentiality`; `None` when it cannot be read.
+    pub lockdown: Option<String>,
+    /// May load and attach programs.
+    pub may_load: bool,
+    /// May look into the descriptors of other users' processes and enter their network namespaces.
+    pub may_inspect: bool,
+    /// Limit on locked memory in bytes, which kernels before 5.11 hold BPF maps against; `None` is no limit.
+    pub memlock_bytes: Option<u64>,
+    /// Programs that count their running time slow every event down a little.
+    pub bpf_stats_enabled: Option<bool>,
+}
+
+/// Why there is no type information.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BtfUnavailable {
+    /// The file is not there.
+    #[error("this kernel has no BTF: {0} does not exist")]
+    Absent(String),
+    /// The file cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Unreadable(String, String),
+    /// The file is not understood.
+    #[error("cannot understand {0}: {1}")]
+    Malformed(String, String),
+}
+
+impl HostFacts {
+    /// Reads the facts below `root`, which is `/` but for tests.
+    pub fn read(root: &Path) -> Self {
+        let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
+        let effective = effective_capabilities(&status);
+        let has = |number: u32| effective >> number & 1 == 1;
+        Self {
+            host: trimmed(&root.join("proc/sys/kernel/hostname")).unwrap_or_default(),
+            kernel_release: trimmed(&root.join("proc/sys/kernel/osrelease")).unwrap_or_default(),
+            btf: read_btf(&root.join(BTF_PATH)),
+            kprobes: root.join("sys/bus/event_source/devices/kprobe/type").exists(),
+            lockdown: trimmed(&root.join("sys/kernel/security/lockdown")).as_deref().and_then(lockdown_mode),
+            may_load: has(capability::SYS_ADMIN) || has(capability::BPF) && has(capability::PERFMON),
+            may_inspect: has(capability::SYS_PTRACE) && has(capability::SYS_ADMIN),
+            memlock_bytes: memlock_limit(&fs::read_to_string(root.join("proc/self/limits")).unwrap_or_default()),
+            bpf_stats_enabled: trimmed(&root.join("proc/sys/kernel/bpf_stats_enabled")).map(|text| text != "0"),
+        }
+    }
+}
+
+fn read_btf(path: &Path) -> Result<KernelFacts, BtfUnavailable> {
+    let shown = path.display().to_string();
+    let bytes = fs::read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => BtfUnavailable::Absent(shown.clone()),
+        _ => BtfUnavailable::Unreadable(shown.clone(), error.to_string()),
+    })?;
+    KernelFacts::from_btf(&bytes).map_err(|error: BtfError| BtfUnavailable::Malformed(shown, error.to_string()))
+}
+
+fn trimmed(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+/// The mode in brackets of `none [integrity] confidentiality`.
+fn lockdown_mode(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once('[')?;
+    rest.split_once(']').map(|(mode, _)| mode.to_owned())
+}
+
+fn effective_capabilities(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// The hard limit, since overwatch raises the soft one to it.
+fn memlock_limit(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lockdown_mode_is_the_one_in_brackets() {
+        for (text, mode) in [
+            ("[none] integrity confidentiality", Some("none")),
+            ("none integrity [confidentiality]", Some("confidentiality")),
+            ("none integrity", None),
+            ("", None),
+        ] {
+            assert_eq!(lockdown_mode(text).as_deref(), mode, "{text}");
+        }
+    }
+
+    #[test]
+    fn capabilities_come_from_the_effective_set() {
+        let status = "Name:\tx\nCapPrm:\t000001ffffffffff\nCapEff:\t000000c000000000\n";
+        assert_eq!(effective_capabilities(status), 0b11 << 38);
+        assert_eq!(effective_capabilities("nonsense"), 0);
+    }
+
+    #[test]
+    fn memlock_is_the_hard_limit_and_unlimited_is_none() {
+        let line = |hard| format!("Limit   Soft   Hard   Units\nMax locked memory         8388608   {hard}    bytes\n");
+        assert_eq!(memlock_limit(&line("67108864")), Some(67_108_864));
+        assert_eq!(memlock_limit(&line("unlimited")), None);
+    }
+
+    #[test]
+    fn a_host_without_files_offers_nothing_and_says_why() {
+        let facts = HostFacts::read(Path::new("/nonexistent"));
+        assert!(!facts.may_load && !facts.kprobes);
+        assert!(matches!(facts.btf, Err(BtfUnavailable::Absent(_))));
+    }
+}

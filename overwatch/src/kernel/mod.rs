@@ -1,0 +1,12 @@
+//! Facts about this host. Reads only; every root is a parameter, so that tests can read a host made of files.
+
+pub mod btf;
+pub mod cgroups;
+pub mod facts;
+pub mod host;
+pub mod namespaces;
+pub mod processes;
+pub mod tracefs;
+
+#[cfg(test)]
+pub(crate) mod fixtures;

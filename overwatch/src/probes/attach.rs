@@ -1,0 +1,262 @@
+//! The act of attaching: tier after tier, until one has everything that it needs.
+
+use std::path::Path;
+
+use aya::{
+    Btf, Ebpf,
+    programs::{BtfTracePoint, FExit, KProbe, Program, ProgramError, TracePoint},
+};
+
+use crate::kernel::tracefs::with_tracefs;
+
+use super::{
+    catalogue::{FEW_RETURNS, Hook, Need, TIER_LIMITS, Target, Tier},
+    kretprobe::Kretprobe,
+    plan::{Attach, Refusal, TierPlan},
+};
+
+const ROOT: &str = "/";
+
+/// What became of one hook.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Attached.
+    Attached,
+    /// Attached, but it sees only so many calls at a time, and why.
+    Limited(Cause),
+    /// Not attached.
+    Refused(Cause),
+}
+
+/// Why something was not attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// In one line.
+    pub line: String,
+    /// What the kernel's verifier said, for `-v`; empty when it said nothing.
+    pub verifier_log: String,
+}
+
+/// What became of one tier.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The tier.
+    pub tier: Tier,
+    /// Each hook that was tried.
+    pub hooks: Vec<(Hook, Outcome)>,
+    /// Why the tier does not work here; `None` when it does.
+    pub failure: Option<String>,
+}
+
+/// Something that the user has to do without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Degradation {
+    /// What is missing.
+    pub what: String,
+    /// Why.
+    pub why: String,
+    /// What the user loses.
+    pub loss: &'static str,
+}
+
+/// The result of attaching.
+#[derive(Debug)]
+pub struct Attached {
+    /// The tier that works.
+    pub tier: Tier,
+    /// All that was tried, the last one being the one that works.
+    pub attempts: Vec<Attempt>,
+    /// What is missing all the same.
+    pub degradations: Vec<Degradation>,
+    /// Held for their lives' sake.
+    _kretprobes: Vec<Kretprobe>,
+}
+
+/// Tries the plans in order. What an attempt attached is taken back when it fails.
+pub fn attach(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    plans: &[TierPlan],
+    wanted: Attach,
+) -> Result<Attached, (Refusal, Vec<Attempt>)> {
+    let mut attempts = Vec::new();
+    for plan in plans {
+        let mut kretprobes = Vec::new();
+        let attempt = try_tier(ebpf, btf, plan, &mut kretprobes);
+        let works = attempt.failure.is_none();
+        attempts.push(attempt);
+        if works {
+            let degradations = degradations(plan, attempts.last());
+            return Ok(Attached { tier: plan.tier, attempts, degradations, _kretprobes: kretprobes });
+        }
+    }
+    Err((refusal(&attempts, wanted), attempts))
+}
+
+fn try_tier(ebpf: &mut Ebpf, btf: &Btf, plan: &TierPlan, kretprobes: &mut Vec<Kretprobe>) -> Attempt {
+    let mut attempt = Attempt { tier: plan.tier, hooks: Vec::new(), failure: None };
+    if let Some((hook, absence)) = &plan.impossible {
+        attempt.failure = Some(format!("{}: {absence}", hook.target));
+        return attempt;
+    }
+    for hook in &plan.hooks {
+        let outcome = match attach_hook(ebpf, btf, hook, kretprobes) {
+            Ok(None) => Outcome::Attached,
+            Ok(Some(limited)) => Outcome::Limited(limited),
+            Err(error) => Outcome::Refused(cause(&error)),
+        };
+        if let (Outcome::Refused(cause), Need::Required | Need::WhereItExists) = (&outcome, hook.need) {
+            attempt.failure = Some(format!("{}: {}", hook.target, cause.line));
+        }
+        attempt.hooks.push((*hook, outcome));
+        if attempt.failure.is_some() {
+            take_back(ebpf, &attempt);
+            break;
+        }
+    }
+    attempt
+}
+
+/// Attaches one hook; what limits it, if anything does.
+fn attach_hook(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    hook: &Hook,
+    kretprobes: &mut Vec<Kretprobe>,
+) -> Result<Option<Cause>, AttachError> {
+    let program = ebpf.program_mut(hook.program).ok_or(AttachError::NoProgram(hook.program))?;
+    // A program that goes to several places is loaded for the first of them.
+    let loaded = program.fd().is_ok();
+    match hook.target {
+        Target::Fexit(function) => {
+            let program: &mut FExit = program.try_into()?;
+            if !loaded {
+                program.load(function, btf)?;
+            }
+            program.attach()?;
+        }
+        Target::Kprobe(function) => {
+            let program: &mut KProbe = program.try_into()?;
+            if !loaded {
+                program.load()?;
+            }
+            program.attach(function, 0)?;
+        }
+        Target::Kretprobe(function) => {
+            let program: &mut KProbe = program.try_into()?;
+            if !loaded {
+                program.load()?;
+            }
+            match Kretprobe::attach(Path::new(ROOT), program.fd()?, function) {
+                Ok(kretprobe) => kretprobes.push(kretprobe),
+                Err(error) => {
+                    program.attach(function, 0)?;
+                    return Ok(Some(Cause { line: format!("tracefs: {error}"), verifier_log: String::new() }));
+                }
+            }
+        }
+        Target::BtfTracepoint(name) => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            if !loaded {
+                program.load(name, btf)?;
+            }
+            program.attach()?;
+        }
+        Target::Tracepoint(category, name) => {
+            let program: &mut TracePoint = program.try_into()?;
+            if !loaded {
+                program.load()?;
+            }
+            let attached = with_tracefs(Path::new(ROOT), |_| program.attach(category, name));
+            attached.ok_or(AttachError::Thread)??;
+        }
+    }
+    Ok(None)
+}
+
+/// Why a hook could not be attached.
+#[derive(Debug, thiserror::Error)]
+enum AttachError {
+    #[error("the object has no program {0}")]
+    NoProgram(&'static str),
+    #[error("the thread that mounts tracefs failed")]
+    Thread,
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+}
+
+/// The verifier's last lines are statistics; what it objects to stands before them.
+const STATISTICS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+
+fn cause(error: &AttachError) -> Cause {
+    if let AttachError::Program(ProgramError::LoadError { io_error, verifier_log }) = error {
+        let verifier_log = verifier_log.to_string();
+        let says_something = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
+        let said = verifier_log.lines().rev().find(says_something);
+        let said = said.map_or_else(String::new, |said| format!(" ({said})"));
+        return Cause { line: format!("the kernel refused to load it: {io_error}{said}"), verifier_log };
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let line = error.to_string();
+        if !text.contains(&line) {
+            text = format!("{text}: {line}");
+        }
+        cause = error.source();
+    }
+    Cause { line: text.lines().next().unwrap_or_default().to_owned(), verifier_log: String::new() }
+}
+
+/// Unloads what the attempt loaded, which detaches it too.
+fn take_back(ebpf: &mut Ebpf, attempt: &Attempt) {
+    for (hook, _) in &attempt.hooks {
+        let Some(program) = ebpf.program_mut(hook.program) else {
+            continue;
+        };
+        // Fails for a program that was not loaded, which is what is wanted.
+        let _not_loaded = match program {
+            Program::FExit(program) => program.unload(),
+            Program::KProbe(program) => program.unload(),
+            Program::BtfTracePoint(program) => program.unload(),
+            Program::TracePoint(program) => program.unload(),
+            _ => Ok(()),
+        };
+    }
+}
+
+fn degradations(plan: &TierPlan, attempt: Option<&Attempt>) -> Vec<Degradation> {
+    let absent = plan.absent.iter().map(|(hook, absence)| (hook, absence.to_string()));
+    let refused = attempt.into_iter().flat_map(|attempt| &attempt.hooks).filter_map(|(hook, outcome)| match outcome {
+        Outcome::Attached | Outcome::Limited(_) => None,
+        Outcome::Refused(cause) => Some((hook, cause.line.clone())),
+    });
+    let limited = attempt.into_iter().flat_map(|attempt| &attempt.hooks).filter_map(|(hook, outcome)| match outcome {
+        Outcome::Limited(cause) => {
+            Some(Degradation { what: hook.target.to_string(), why: cause.line.clone(), loss: FEW_RETURNS })
+        }
+        Outcome::Attached | Outcome::Refused(_) => None,
+    });
+    let hooks =
+        absent.chain(refused).map(|(hook, why)| Degradation { what: hook.target.to_string(), why, loss: hook.loss });
+    let limits = TIER_LIMITS.iter().filter(|(tier, _)| *tier == plan.tier).map(|(tier, loss)| Degradation {
+        what: format!("{tier} tier"),
+        why: "a limit of this way to attach".to_owned(),
+        loss,
+    });
+    hooks.chain(limited).chain(limits).collect()
+}
+
+fn refusal(attempts: &[Attempt], wanted: Attach) -> Refusal {
+    let reasons: Vec<String> = attempts
+        .iter()
+        .filter_map(|attempt| Some(format!("{} tier: {}", attempt.tier, attempt.failure.as_ref()?)))
+        .collect();
+    let help = match wanted {
+        Attach::Auto => {
+            "overwatch needs a kernel with fentry or kprobes, or Linux 6.3 or later for the tracepoint tier"
+        }
+        Attach::Only(_) => "use --attach auto to take what this host offers; overwatch check shows what that is",
+    };
+    Refusal::new(format!("cannot attach here: {}", reasons.join("; ")), help)
+}

@@ -1,0 +1,169 @@
+//! Every hook that overwatch knows, as data.
+
+use std::fmt;
+
+/// A way to see the bytes. All tiers give the same answers; they differ in cost and in what the kernel must offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// fexit programs: the cheapest.
+    Fentry,
+    /// kprobes and kretprobes.
+    Kprobe,
+    /// BTF tracepoints (Linux 6.3 and later), where the kernel has no kprobes and refuses fentry.
+    Tracepoint,
+}
+
+impl Tier {
+    /// In the order in which they are tried.
+    pub const ALL: [Self; 3] = [Self::Fentry, Self::Kprobe, Self::Tracepoint];
+
+    /// The name in flags and output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What a program is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The return of a kernel function, by fexit.
+    Fexit(&'static str),
+    /// The entry of a kernel function.
+    Kprobe(&'static str),
+    /// The return of a kernel function.
+    Kretprobe(&'static str),
+    /// A tracepoint, with its arguments as the kernel has them.
+    BtfTracepoint(&'static str),
+    /// A tracepoint by its record: category and name.
+    Tracepoint(&'static str, &'static str),
+}
+
+impl Target {
+    /// Function or tracepoint.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fexit(name)
+            | Self::Kprobe(name)
+            | Self::Kretprobe(name)
+            | Self::BtfTracepoint(name)
+            | Self::Tracepoint(_, name) => name,
+        }
+    }
+
+    /// How the program is attached.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Fexit(_) => "fexit",
+            Self::Kprobe(_) => "kprobe",
+            Self::Kretprobe(_) => "kretprobe",
+            Self::BtfTracepoint(_) => "tp_btf",
+            Self::Tracepoint(..) => "tracepoint",
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tracepoint(category, name) => write!(f, "tracepoint:{category}:{name}"),
+            _ => write!(f, "{}:{}", self.kind(), self.name()),
+        }
+    }
+}
+
+/// What happens when a hook cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Its tier does not work without it.
+    Required,
+    /// Required on kernels that have the function, and not missed on others.
+    WhereItExists,
+    /// Its tier works without it, and the user is told what is lost.
+    Wanted,
+}
+
+/// One program at one place.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// The tier it belongs to; `None` for those that every tier has.
+    pub tier: Option<Tier>,
+    /// The program's name in the object.
+    pub program: &'static str,
+    /// Where it goes.
+    pub target: Target,
+    /// What if it cannot go there.
+    pub need: Need,
+    /// What it tells.
+    pub signal: &'static str,
+    /// What the user loses without it.
+    pub loss: &'static str,
+}
+
+const NO_SPLICE: &str =
+    "bytes taken by splice(2) are not seen while they flow; the total is made good from the kernel's counters at close";
+const NO_ACCEPT: &str = "accepted connections get their owner from the first read or write instead of accept";
+const ALL: &str = "nothing works without it";
+
+const fn hook(
+    tier: Tier,
+    program: &'static str,
+    target: Target,
+    need: Need,
+    signal: &'static str,
+    loss: &'static str,
+) -> Hook {
+    Hook { tier: Some(tier), program, target, need, signal, loss }
+}
+
+const fn common(program: &'static str, target: Target, signal: &'static str) -> Hook {
+    Hook { tier: None, program, target, need: Required, signal, loss: ALL }
+}
+
+use Need::{Required, Wanted, WhereItExists};
+use Target::{BtfTracepoint, Fexit, Kprobe, Kretprobe, Tracepoint};
+
+/// Entry probes stand before their return probes, so that no return finds its call missing.
+#[rustfmt::skip]
+pub const HOOKS: &[Hook] = &[
+    common("destroyed", BtfTracepoint("tcp_destroy_sock"), "end of a socket"),
+    common("state_changed", BtfTracepoint("inet_sock_set_state"), "states"),
+
+    hook(Tier::Fentry, "sendmsg_exit", Fexit("tcp_sendmsg"), Required, "bytes sent", ALL),
+    hook(Tier::Fentry, "sendpage_exit", Fexit("tcp_sendpage"), WhereItExists, "bytes sent", ALL),
+    hook(Tier::Fentry, "recvmsg_exit", Fexit("tcp_recvmsg"), Required, "bytes received", ALL),
+    hook(Tier::Fentry, "splice_read_exit", Fexit("tcp_splice_read"), Wanted, "bytes received", NO_SPLICE),
+    hook(Tier::Fentry, "accept_exit", Fexit("inet_csk_accept"), Wanted, "accepted", NO_ACCEPT),
+
+    hook(Tier::Kprobe, "thread_ended", BtfTracepoint("sched_process_exit"), Required, "end of a thread", ALL),
+    hook(Tier::Kprobe, "sendmsg_enter", Kprobe("tcp_sendmsg"), Required, "bytes sent", ALL),
+    hook(Tier::Kprobe, "send_return", Kretprobe("tcp_sendmsg"), Required, "bytes sent", ALL),
+    hook(Tier::Kprobe, "sendpage_enter", Kprobe("tcp_sendpage"), WhereItExists, "bytes sent", ALL),
+    hook(Tier::Kprobe, "send_return", Kretprobe("tcp_sendpage"), WhereItExists, "bytes sent", ALL),
+    hook(Tier::Kprobe, "recvmsg_enter", Kprobe("tcp_recvmsg"), Required, "bytes received", ALL),
+    hook(Tier::Kprobe, "recvmsg_return", Kretprobe("tcp_recvmsg"), Required, "bytes received", ALL),
+    hook(Tier::Kprobe, "splice_read_enter", Kprobe("tcp_splice_read"), Wanted, "bytes received", NO_SPLICE),
+    hook(Tier::Kprobe, "splice_read_return", Kretprobe("tcp_splice_read"), Wanted, "bytes received", NO_SPLICE),
+    hook(Tier::Kprobe, "accept_return", Kretprobe("inet_csk_accept"), Wanted, "accepted", NO_ACCEPT),
+
+    hook(Tier::Tracepoint, "send_length", BtfTracepoint("sock_send_length"), Required, "bytes sent", ALL),
+    hook(Tier::Tracepoint, "recv_length", BtfTracepoint("sock_recv_length"), Required, "bytes received", ALL),
+    hook(Tier::Tracepoint, "accept_syscall", Tracepoint("syscalls", "sys_exit_accept4"), Wanted, "accepted", NO_ACCEPT),
+    hook(Tier::Tracepoint, "accept_syscall", Tracepoint("syscalls", "sys_exit_accept"), Wanted, "accepted", NO_ACCEPT),
+];
+
+/// What a whole tier cannot see, whatever attaches.
+pub const TIER_LIMITS: &[(Tier, &str)] = &[(Tier::Tracepoint, NO_SPLICE)];
+
+/// What a kretprobe loses that could not be given more than the kernel's usual number of calls.
+pub const FEW_RETURNS: &str = "of one function at most max(10, 2 x CPUs) calls are followed at a time; the bytes of calls \
+    beyond that are made good from the kernel's counters at close";

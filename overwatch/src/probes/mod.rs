@@ -1,0 +1,8 @@
+//! From facts to attached programs: the catalogue of hooks (a table), the plan (pure), the act of attaching.
+
+pub mod attach;
+pub mod catalogue;
+pub mod kretprobe;
+pub mod object;
+pub mod plan;
+pub mod seed;

@@ -1,0 +1,76 @@
+//! Loading the kernel side's object: maps sized, globals set, no program loaded yet.
+
+use aya::{Ebpf, EbpfLoader};
+use overwatch_common::counter::COUNTERS;
+
+use crate::kernel::facts::KernelFacts;
+
+/// The object that was built with this program, or the one that was rebuilt for a test.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/overwatch.bpf.o"));
+
+/// Sizes of the maps, all from one setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Connections that are known at one time.
+    pub connections: u32,
+    /// Shares of further processes in them.
+    pub shares: u32,
+    /// Final records that wait for the next drain when the ring buffer is full.
+    pub deferred: u32,
+    /// Calls between entry and return (kprobe tier).
+    pub in_flight: u32,
+    /// The ring buffer, in bytes.
+    pub ring_bytes: u32,
+}
+
+impl Capacity {
+    /// The setting that `--max-connections` has when it is not given.
+    pub const DEFAULT_CONNECTIONS: u32 = 65_536;
+    /// Few connections may still have many shares, and close all at once.
+    const LEAST: u32 = 4_096;
+
+    /// Sizes for this many connections.
+    pub fn for_connections(connections: u32) -> Self {
+        Self {
+            connections,
+            shares: (connections / 4).max(Self::LEAST),
+            deferred: connections.max(Self::LEAST),
+            in_flight: 32_768,
+            ring_bytes: 4 * 1024 * 1024,
+        }
+    }
+
+    /// What the kernel sets aside for them, about: a hash table's element has a head of 48 bytes, rounded up to 8
+    /// (`htab_map_alloc`, kernel/bpf/hashtab.c), and a bucket of 16 bytes.
+    pub fn bytes(&self) -> u64 {
+        use overwatch_common::{
+            connection::{Connection, InFlight, Share, ShareKey},
+            event::ClosedKey,
+        };
+        let table = |entries: u32, key: usize, value: usize| {
+            u64::from(entries) * (48 + key + value) as u64 + u64::from(entries.next_power_of_two()) * 16
+        };
+        table(self.connections, 8, size_of::<Connection>())
+            + table(self.shares, size_of::<ShareKey>(), size_of::<Share>())
+            + table(self.deferred, size_of::<ClosedKey>(), size_of::<Connection>())
+            + table(self.in_flight, 8, size_of::<InFlight>())
+            + u64::from(self.ring_bytes)
+            + (COUNTERS.len() * 8) as u64
+    }
+}
+
+/// Creates the maps and prepares the programs.
+pub fn load(facts: &KernelFacts, capacity: &Capacity, owners: usize) -> Result<Ebpf, aya::EbpfError> {
+    let mut loader = EbpfLoader::new();
+    for (name, value) in &facts.globals {
+        loader.override_global(name, value, true);
+    }
+    loader
+        .map_max_entries("CONNECTIONS", capacity.connections)
+        .map_max_entries("SHARES", capacity.shares)
+        .map_max_entries("DEFERRED", capacity.deferred)
+        .map_max_entries("IN_FLIGHT", capacity.in_flight)
+        .map_max_entries("EVENTS", capacity.ring_bytes)
+        .map_max_entries("OWNERS", u32::try_from(owners).unwrap_or(u32::MAX).max(1))
+        .load(OBJECT)
+}

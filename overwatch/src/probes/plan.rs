@@ -1,0 +1,138 @@
+//! From facts to a plan. Pure: no I/O, so that plans for other kernels are tested here.
+
+use std::fmt;
+
+use super::catalogue::{HOOKS, Hook, Need, Target, Tier};
+use crate::kernel::{facts::KernelFacts, host::HostFacts};
+
+#[cfg(test)]
+mod tests;
+
+/// What `--attach` asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// The first tier that works.
+    Auto,
+    /// This one or none.
+    Only(Tier),
+}
+
+/// Why this host cannot run overwatch, and what would help. One line each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}; {help}")]
+pub struct Refusal {
+    /// What is missing.
+    pub reason: String,
+    /// What would help.
+    pub help: String,
+}
+
+impl Refusal {
+    /// A refusal in words.
+    pub fn new(reason: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { reason: reason.into(), help: help.into() }
+    }
+}
+
+/// Why a hook is not in a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// This kernel has no such function or tracepoint.
+    NotInKernel,
+    /// It has, with a prototype that we do not understand.
+    StrangePrototype(Vec<&'static str>),
+    /// This kernel cannot place kprobes.
+    NoKprobes,
+}
+
+impl fmt::Display for Absence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInKernel => f.write_str("not in this kernel"),
+            Self::StrangePrototype(arguments) => {
+                write!(f, "this kernel's prototype has no argument {}", arguments.join(", "))
+            }
+            Self::NoKprobes => f.write_str("this kernel is built without kprobes"),
+        }
+    }
+}
+
+/// What to try for one tier.
+#[derive(Clone, Debug)]
+pub struct TierPlan {
+    /// The tier.
+    pub tier: Tier,
+    /// Hooks to attach, in order.
+    pub hooks: Vec<Hook>,
+    /// Hooks that this host cannot have, although the tier may work.
+    pub absent: Vec<(Hook, Absence)>,
+    /// The hook without which the tier is not worth trying.
+    pub impossible: Option<(Hook, Absence)>,
+}
+
+/// Checks what does not depend on a tier.
+pub fn prerequisites(host: &HostFacts) -> Result<&KernelFacts, Refusal> {
+    if !host.may_load {
+        return Err(Refusal::new(
+            "not allowed to load BPF programs: CAP_BPF and CAP_PERFMON are missing",
+            "run it as root, for instance with sudo",
+        ));
+    }
+    if host.lockdown.as_deref() == Some("confidentiality") {
+        return Err(Refusal::new(
+            "the kernel is locked down (confidentiality): BPF programs may not read kernel memory",
+            "boot without lockdown=confidentiality; lockdown=integrity is enough for overwatch",
+        ));
+    }
+    let facts = host.btf.as_ref().map_err(|error| {
+        Refusal::new(
+            error.to_string(),
+            "overwatch needs a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian 11, Ubuntu 20.10, RHEL 8.2 and later have",
+        )
+    })?;
+    match facts.missing.as_slice() {
+        [] => Ok(facts),
+        missing => Err(Refusal::new(
+            format!("kernel {} is not one that this version knows: no {}", host.kernel_release, missing.join(", no ")),
+            "please report this kernel's version",
+        )),
+    }
+}
+
+/// The tiers to try, in order.
+pub fn plan(host: &HostFacts, facts: &KernelFacts, attach: Attach) -> Vec<TierPlan> {
+    let wanted = |tier: &Tier| attach == Attach::Auto || attach == Attach::Only(*tier);
+    Tier::ALL.into_iter().filter(wanted).map(|tier| plan_tier(host, facts, tier)).collect()
+}
+
+fn plan_tier(host: &HostFacts, facts: &KernelFacts, tier: Tier) -> TierPlan {
+    let mut plan = TierPlan { tier, hooks: Vec::new(), absent: Vec::new(), impossible: None };
+    for hook in HOOKS.iter().filter(|hook| hook.tier.is_none_or(|of| of == tier)) {
+        match (absence(host, facts, hook.target), hook.need) {
+            (None, _) => plan.hooks.push(*hook),
+            (Some(Absence::NotInKernel), Need::WhereItExists) => {}
+            (Some(absence), Need::Wanted) => plan.absent.push((*hook, absence)),
+            (Some(absence), Need::Required | Need::WhereItExists) => {
+                plan.impossible.get_or_insert((*hook, absence));
+            }
+        }
+    }
+    plan
+}
+
+fn absence(host: &HostFacts, facts: &KernelFacts, target: Target) -> Option<Absence> {
+    let (prototype, exists) = match target {
+        Target::Kprobe(_) | Target::Kretprobe(_) if !host.kprobes => return Some(Absence::NoKprobes),
+        Target::Fexit(name) | Target::Kprobe(name) | Target::Kretprobe(name) => {
+            (name.to_owned(), facts.has_function(name))
+        }
+        Target::BtfTracepoint(name) => (format!("btf_trace_{name}"), facts.has_tracepoint(name)),
+        // Whether the record exists shows when it is attached; BTF has only its layout.
+        Target::Tracepoint(..) => return None,
+    };
+    if !exists {
+        return Some(Absence::NotInKernel);
+    }
+    let strange = facts.strange_arguments(&prototype);
+    (!strange.is_empty()).then_some(Absence::StrangePrototype(strange))
+}

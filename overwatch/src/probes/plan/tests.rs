@@ -1,0 +1,233 @@
+//! Plans for five kernels, none of which runs here.
+
+use overwatch_common::kernel::ABSENT;
+
+use super::*;
+use crate::kernel::{
+    fixtures::{Builder, KERNELS},
+    host::BtfUnavailable,
+};
+
+/// A host that may run overwatch on this kernel.
+fn host(facts: KernelFacts, kprobes: bool) -> HostFacts {
+    HostFacts {
+        host: "web1".into(),
+        kernel_release: "6.1.0-50-cloud-amd64".into(),
+        btf: Ok(facts),
+        kprobes,
+        lockdown: Some("none".into()),
+        may_load: true,
+        may_inspect: true,
+        memlock_bytes: None,
+        bpf_stats_enabled: Some(false),
+    }
+}
+
+fn facts(kernel: &str) -> KernelFacts {
+    let kernel = KERNELS.iter().find(|of| of.name == kernel).unwrap();
+    KernelFacts::from_btf(kernel.btf).unwrap()
+}
+
+fn plans(facts: KernelFacts, kprobes: bool, attach: Attach) -> Vec<TierPlan> {
+    let host = host(facts, kprobes);
+    plan(&host, prerequisites(&host).unwrap(), attach)
+}
+
+/// The hooks of a plan as `program@target`.
+fn hooks(plan: &TierPlan) -> Vec<String> {
+    plan.hooks.iter().map(|hook| format!("{}@{}", hook.program, hook.target)).collect()
+}
+
+fn impossible(plan: &TierPlan) -> Option<String> {
+    plan.impossible.as_ref().map(|(hook, absence)| format!("{}: {absence}", hook.target))
+}
+
+const NO_KPROBES: &str = "kprobe:tcp_sendmsg: this kernel is built without kprobes";
+const NO_SEND_LENGTH: &str = "tp_btf:sock_send_length: not in this kernel";
+
+#[test]
+fn tiers_are_possible_where_the_kernel_has_what_they_need() {
+    for kernel in &KERNELS {
+        let old = ["5.10", "6.1"].contains(&kernel.name);
+        for kprobes in [false, true] {
+            let expected = [
+                (Tier::Fentry, None),
+                (Tier::Kprobe, (!kprobes).then_some(NO_KPROBES)),
+                (Tier::Tracepoint, old.then_some(NO_SEND_LENGTH)),
+            ];
+            let found: Vec<_> = plans(facts(kernel.name), kprobes, Attach::Auto)
+                .iter()
+                .map(|plan| (plan.tier, impossible(plan)))
+                .collect();
+            let expected = expected.map(|(tier, reason)| (tier, reason.map(str::to_owned)));
+            assert_eq!(found, expected, "{} with kprobes: {kprobes}", kernel.name);
+            // Asked for one, that one is tried and no other, whether it is possible or not.
+            for (tier, reason) in expected {
+                let only = plans(facts(kernel.name), kprobes, Attach::Only(tier));
+                let found: Vec<_> = only.iter().map(|plan| (plan.tier, impossible(plan))).collect();
+                assert_eq!(found, [(tier, reason)], "{} with kprobes: {kprobes}", kernel.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_plan_has_its_hooks_in_order_and_sendpage_only_where_it_exists() {
+    const COMMON: [&str; 2] = ["destroyed@tp_btf:tcp_destroy_sock", "state_changed@tp_btf:inet_sock_set_state"];
+    const FENTRY: [&str; 5] = [
+        "sendmsg_exit@fexit:tcp_sendmsg",
+        "sendpage_exit@fexit:tcp_sendpage",
+        "recvmsg_exit@fexit:tcp_recvmsg",
+        "splice_read_exit@fexit:tcp_splice_read",
+        "accept_exit@fexit:inet_csk_accept",
+    ];
+    const KPROBE: [&str; 10] = [
+        "thread_ended@tp_btf:sched_process_exit",
+        "sendmsg_enter@kprobe:tcp_sendmsg",
+        "send_return@kretprobe:tcp_sendmsg",
+        "sendpage_enter@kprobe:tcp_sendpage",
+        "send_return@kretprobe:tcp_sendpage",
+        "recvmsg_enter@kprobe:tcp_recvmsg",
+        "recvmsg_return@kretprobe:tcp_recvmsg",
+        "splice_read_enter@kprobe:tcp_splice_read",
+        "splice_read_return@kretprobe:tcp_splice_read",
+        "accept_return@kretprobe:inet_csk_accept",
+    ];
+    const TRACEPOINT: [&str; 4] = [
+        "send_length@tp_btf:sock_send_length",
+        "recv_length@tp_btf:sock_recv_length",
+        "accept_syscall@tracepoint:syscalls:sys_exit_accept4",
+        "accept_syscall@tracepoint:syscalls:sys_exit_accept",
+    ];
+    for kernel in &KERNELS {
+        let old = ["5.10", "6.1"].contains(&kernel.name);
+        for plan in plans(facts(kernel.name), true, Attach::Auto) {
+            let own = match plan.tier {
+                Tier::Fentry => &FENTRY[..],
+                Tier::Kprobe => &KPROBE[..],
+                Tier::Tracepoint if old => &TRACEPOINT[2..],
+                Tier::Tracepoint => &TRACEPOINT[..],
+            };
+            let expected: Vec<_> =
+                COMMON.iter().chain(own).copied().filter(|hook| old || !hook.ends_with(":tcp_sendpage")).collect();
+            assert_eq!(hooks(&plan), expected, "{} tier on {}", plan.tier, kernel.name);
+            // A function that is not missed is not reported as missing.
+            assert!(plan.absent.is_empty(), "{} tier on {}: {:?}", plan.tier, kernel.name, plan.absent);
+        }
+    }
+}
+
+#[test]
+fn entry_probes_stand_before_the_return_probes_of_the_same_function() {
+    for (index, hook) in HOOKS.iter().enumerate() {
+        if let Target::Kprobe(function) = hook.target {
+            let back = HOOKS.iter().position(|other| other.target == Target::Kretprobe(function));
+            assert_eq!(back, Some(index + 1), "{function}");
+        }
+    }
+}
+
+/// What a doctored fact does to the three tiers: `!` makes one impossible, `-` takes that many wanted hooks from it.
+#[test]
+fn a_strange_prototype_makes_a_required_hook_impossible_and_a_wanted_one_absent() {
+    for (kernel, global, argument, expected) in [
+        ("6.12", "SENDMSG_SK", "sk", ["!", "!", ""]),
+        ("6.12", "SENDMSG_RETURN", "return", ["!", "!", ""]),
+        ("6.12", "RECVMSG_SK", "sk", ["!", "!", ""]),
+        ("6.12", "RECVMSG_FLAGS", "flags", ["!", "!", ""]),
+        ("6.12", "SPLICE_READ_SOCKET", "sock", ["-", "--", ""]),
+        ("6.12", "SPLICE_READ_RETURN", "return", ["-", "--", ""]),
+        ("6.12", "ACCEPT_RETURN", "return", ["-", "-", ""]),
+        ("6.12", "STATE_SK", "sock", ["!", "!", "!"]),
+        ("6.12", "STATE_NEW", "int 1", ["!", "!", "!"]),
+        ("6.12", "DESTROY_SK", "sock", ["!", "!", "!"]),
+        ("6.12", "SEND_LENGTH_RESULT", "int 0", ["", "", "!"]),
+        ("6.12", "RECV_LENGTH_FLAGS", "int 1", ["", "", "!"]),
+        // Where it exists, its bytes would be missing; where it does not, nothing is.
+        ("5.10", "SENDPAGE_SK", "sk", ["!", "!", "!"]),
+        ("6.1", "SENDPAGE_RETURN", "return", ["!", "!", "!"]),
+        ("6.12", "SENDPAGE_RETURN", "return", ["", "", ""]),
+    ] {
+        let mut doctored = facts(kernel);
+        *doctored.globals.get_mut(global).unwrap() = ABSENT;
+        let plans = plans(doctored, true, Attach::Auto);
+        let found = plans.iter().map(|plan| match &plan.impossible {
+            Some(_) => "!".to_owned(),
+            None => "-".repeat(plan.absent.len()),
+        });
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{global} on {kernel}");
+        let absences = plans.iter().flat_map(|plan| plan.impossible.iter().chain(&plan.absent));
+        for (hook, absence) in absences.filter(|(_, absence)| *absence != Absence::NotInKernel) {
+            assert_eq!(*absence, Absence::StrangePrototype(vec![argument]), "{global} on {kernel}: {}", hook.target);
+            assert_eq!(absence.to_string(), format!("this kernel's prototype has no argument {argument}"));
+        }
+    }
+}
+
+#[test]
+fn a_function_that_is_gone_costs_what_it_was_needed_for() {
+    for (function, expected) in [
+        ("tcp_sendmsg", ["!", "!", ""]),
+        ("tcp_recvmsg", ["!", "!", ""]),
+        ("tcp_splice_read", ["-", "--", ""]),
+        ("inet_csk_accept", ["-", "-", ""]),
+        ("btf_trace_tcp_destroy_sock", ["!", "!", "!"]),
+        ("btf_trace_sched_process_exit", ["", "!", ""]),
+        ("btf_trace_sock_recv_length", ["", "", "!"]),
+    ] {
+        let mut without = facts("7.2");
+        assert!(without.prototypes.remove(function), "{function}");
+        let found = plans(without, true, Attach::Auto).iter().map(marks).collect::<Vec<_>>();
+        assert_eq!(found, expected, "{function}");
+    }
+}
+
+fn marks(plan: &TierPlan) -> String {
+    match &plan.impossible {
+        Some((_, absence)) => {
+            assert_eq!(absence.to_string(), "not in this kernel");
+            "!".to_owned()
+        }
+        None => "-".repeat(plan.absent.len()),
+    }
+}
+
+#[test]
+fn a_host_that_cannot_run_it_is_told_why_and_what_would_help() {
+    let good = || host(facts("6.1"), true);
+    let refused = |host: &HostFacts| prerequisites(host).err().map(|refusal| refusal.to_string());
+    let nothing = || KernelFacts::from_btf(&Builder::new().bytes()).unwrap();
+    let mut no_state = facts("6.1");
+    no_state.missing.push("member sk_state of struct sock".into());
+    let unavailable = |btf| HostFacts { btf: Err(btf), ..good() };
+    let path = || "/sys/kernel/btf/vmlinux".to_owned();
+    for (host, words) in [
+        (HostFacts { may_load: false, ..good() }, ["CAP_BPF", "root"]),
+        (HostFacts { lockdown: Some("confidentiality".into()), ..good() }, ["locked down", "lockdown=integrity"]),
+        (unavailable(BtfUnavailable::Absent(path())), ["vmlinux does not exist", "CONFIG_DEBUG_INFO_BTF=y"]),
+        (unavailable(BtfUnavailable::Unreadable(path(), "denied".into())), ["denied", "CONFIG_DEBUG_INFO_BTF=y"]),
+        (unavailable(BtfUnavailable::Malformed(path(), "not BTF".into())), ["not BTF", "CONFIG_DEBUG_INFO_BTF=y"]),
+        (host(no_state, true), ["6.1.0-50-cloud-amd64", "report"]),
+        (host(nothing(), true), ["no member bytes_received of struct tcp_sock", "report"]),
+        // The reason that comes first is the one that the user can do something about.
+        (
+            HostFacts {
+                may_load: false,
+                lockdown: Some("confidentiality".into()),
+                ..unavailable(BtfUnavailable::Absent(path()))
+            },
+            ["CAP_BPF", "root"],
+        ),
+    ] {
+        let line = refused(&host).unwrap();
+        assert!(!line.contains('\n'), "{line}");
+        for word in words {
+            assert!(line.contains(word), "{line} does not say {word}");
+        }
+    }
+    // Not reasons to refuse: integrity lockdown, an unreadable lockdown file, no right to look into other processes.
+    for lockdown in [None, Some("none"), Some("integrity")] {
+        let host = HostFacts { lockdown: lockdown.map(str::to_owned), may_inspect: false, ..good() };
+        assert_eq!(refused(&host), None, "{lockdown:?}");
+    }
+}

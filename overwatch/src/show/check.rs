@@ -1,0 +1,267 @@
+//! What `overwatch check` prints.
+
+use std::io::{self, Write};
+
+use serde_json::{Value as Json, json};
+
+use super::{json::write_line, text::bytes, text::printable};
+use crate::{
+    kernel::host::HostFacts,
+    probes::{
+        attach::{Attached, Attempt, Degradation, Outcome},
+        object::Capacity,
+        plan::{self, Attach, Refusal, TierPlan},
+        seed::Seeded,
+    },
+};
+
+/// All that is known after a try.
+#[derive(Debug)]
+pub struct Report<'a> {
+    /// What the host offers.
+    pub host: &'a HostFacts,
+    /// Sizes that were asked for.
+    pub capacity: &'a Capacity,
+    /// What `--attach` said.
+    pub wanted: Attach,
+    /// What came of it.
+    pub verdict: Verdict<'a>,
+}
+
+/// What came of the try.
+#[derive(Debug)]
+pub enum Verdict<'a> {
+    /// The main job can run.
+    Runs {
+        /// What was attached.
+        attached: &'a Attached,
+        /// What was seeded.
+        seeded: &'a Seeded,
+        /// Connections that were open already.
+        seeded_connections: u64,
+    },
+    /// It cannot.
+    Cannot {
+        /// Why.
+        refusal: &'a Refusal,
+        /// What was tried.
+        attempts: &'a [Attempt],
+    },
+}
+
+impl<'a> Verdict<'a> {
+    /// What was tried.
+    pub fn attempts(&self) -> &'a [Attempt] {
+        match self {
+            Self::Runs { attached, .. } => &attached.attempts,
+            Self::Cannot { attempts, .. } => attempts,
+        }
+    }
+}
+
+/// A fact with its meaning for the user.
+struct Line {
+    key: &'static str,
+    title: &'static str,
+    text: String,
+    value: Json,
+}
+
+fn line(key: &'static str, title: &'static str, text: impl Into<String>, value: impl Into<Json>) -> Line {
+    Line { key, title, text: text.into(), value: value.into() }
+}
+
+fn facts(report: &Report<'_>) -> Vec<Line> {
+    let host = report.host;
+    let yes = |yes: bool| if yes { "yes" } else { "no" };
+    let unknown = || "unknown".to_owned();
+    let tracepoints = |name: &str| host.btf.as_ref().is_ok_and(|facts| facts.has_tracepoint(name));
+    vec![
+        line("kernel_release", "kernel", &host.kernel_release, host.kernel_release.clone()),
+        line(
+            "btf",
+            "type information (BTF)",
+            host.btf.as_ref().map_or_else(ToString::to_string, |_| yes(true).into()),
+            host.btf.is_ok(),
+        ),
+        line(
+            "length_tracepoints",
+            "tracepoints sock_send_length and sock_recv_length",
+            yes(tracepoints("sock_send_length") && tracepoints("sock_recv_length")),
+            tracepoints("sock_send_length") && tracepoints("sock_recv_length"),
+        ),
+        line("kprobes", "kprobes", yes(host.kprobes), host.kprobes),
+        line("lockdown", "kernel lockdown", host.lockdown.clone().unwrap_or_else(unknown), host.lockdown.clone()),
+        line("may_load", "may load BPF programs (CAP_BPF, CAP_PERFMON)", yes(host.may_load), host.may_load),
+        line(
+            "may_inspect",
+            "may look into other processes and namespaces (CAP_SYS_PTRACE, CAP_SYS_ADMIN)",
+            yes(host.may_inspect),
+            host.may_inspect,
+        ),
+        line(
+            "memlock_bytes",
+            "limit on locked memory (matters before Linux 5.11)",
+            host.memlock_bytes.map_or_else(|| "none".to_owned(), |limit| bytes(limit as f64)),
+            host.memlock_bytes,
+        ),
+        line(
+            "bpf_stats_enabled",
+            "run-time statistics of BPF programs",
+            host.bpf_stats_enabled.map_or_else(unknown, |on| {
+                if on { "on: every event costs a little more".into() } else { "off".into() }
+            }),
+            host.bpf_stats_enabled,
+        ),
+        line(
+            "max_connections",
+            "connections known at one time",
+            report.capacity.connections.to_string(),
+            report.capacity.connections,
+        ),
+        line(
+            "map_memory_bytes",
+            "kernel memory for the maps, about",
+            bytes(report.capacity.bytes() as f64),
+            report.capacity.bytes(),
+        ),
+    ]
+}
+
+/// Plans of this host; empty when it fails the prerequisites.
+fn plans(report: &Report<'_>) -> Vec<TierPlan> {
+    plan::prerequisites(report.host).map_or_else(|_| Vec::new(), |facts| plan::plan(report.host, facts, report.wanted))
+}
+
+fn degradations<'a>(report: &'a Report<'a>) -> &'a [Degradation] {
+    match &report.verdict {
+        Verdict::Runs { attached, .. } => &attached.degradations,
+        Verdict::Cannot { .. } => &[],
+    }
+}
+
+/// For people.
+pub fn write_text(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
+    writeln!(out, "This host")?;
+    for fact in facts(report) {
+        writeln!(out, "  {}: {}", fact.title, printable(&fact.text))?;
+    }
+    let planned = plans(report);
+    if !planned.is_empty() {
+        let order: Vec<_> = planned.iter().map(|plan| plan.tier.name()).collect();
+        writeln!(out, "\nPlan: the first of {} that loads and attaches", order.join(", "))?;
+    }
+    for attempt in report.verdict.attempts() {
+        let result = attempt.failure.as_ref().map_or("works".to_owned(), |why| format!("does not work: {why}"));
+        writeln!(out, "\n{} tier: {}", attempt.tier, printable(&result))?;
+        for (hook, outcome) in &attempt.hooks {
+            let outcome = match outcome {
+                Outcome::Attached | Outcome::Limited(_) if attempt.failure.is_some() => "attached, taken back",
+                Outcome::Attached => "attached",
+                Outcome::Limited(_) => "attached, limited",
+                Outcome::Refused(cause) => &cause.line,
+            };
+            writeln!(out, "  {:<44} {:<15} {}", hook.target.to_string(), hook.signal, printable(outcome))?;
+        }
+    }
+    if !degradations(report).is_empty() {
+        writeln!(out, "\nDegraded")?;
+        for degradation in degradations(report) {
+            writeln!(out, "  {}: {}", degradation.what, printable(&degradation.why))?;
+            writeln!(out, "    you lose: {}", degradation.loss)?;
+        }
+    }
+    match &report.verdict {
+        Verdict::Runs { attached, seeded, seeded_connections } => {
+            writeln!(
+                out,
+                "\noverwatch can run here, in the {} tier. {} connections were open in {} network namespaces{}.",
+                attached.tier,
+                seeded_connections,
+                seeded.namespaces,
+                if seeded.unreachable > 0 {
+                    format!(", {} more could not be entered", seeded.unreachable)
+                } else {
+                    String::new()
+                },
+            )
+        }
+        Verdict::Cannot { refusal, .. } => {
+            writeln!(
+                out,
+                "\noverwatch cannot run here: {}.\nWhat would help: {}.",
+                printable(&refusal.reason),
+                refusal.help
+            )
+        }
+    }
+}
+
+/// For scripts: one object.
+pub fn write_json(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
+    let host: serde_json::Map<String, Json> =
+        facts(report).into_iter().map(|fact| (fact.key.to_owned(), fact.value)).collect();
+    let (tier, seeded, refusal) = match &report.verdict {
+        Verdict::Runs { attached, seeded, seeded_connections } => (
+            Some(attached.tier.name()),
+            Some(json!({
+                "connections": seeded_connections,
+                "network_namespaces": seeded.namespaces,
+                "unreachable_network_namespaces": seeded.unreachable,
+            })),
+            None,
+        ),
+        Verdict::Cannot { refusal, .. } => (None, None, Some(*refusal)),
+    };
+    let plan: Vec<_> = plans(report)
+        .iter()
+        .map(|plan| {
+            json!({
+                "tier": plan.tier.name(),
+                "hooks": plan.hooks.iter().map(|hook| hook.target.to_string()).collect::<Vec<_>>(),
+                "absent": plan.absent.iter().map(|(hook, why)| json!({"hook": hook.target.to_string(), "why": why.to_string()})).collect::<Vec<_>>(),
+                "impossible": plan.impossible.as_ref().map(|(hook, why)| format!("{}: {why}", hook.target)),
+            })
+        })
+        .collect();
+    let attempts: Vec<_> = report
+        .verdict
+        .attempts()
+        .iter()
+        .map(|attempt| {
+            json!({
+                "tier": attempt.tier.name(),
+                "works": attempt.failure.is_none(),
+                "failure": attempt.failure,
+                "hooks": attempt.hooks.iter().map(|(hook, outcome)| json!({
+                    "hook": hook.target.to_string(),
+                    "signal": hook.signal,
+                    "attached": attempt.failure.is_none() && !matches!(outcome, Outcome::Refused(_)),
+                    "error": match outcome {
+                        Outcome::Attached => None,
+                        Outcome::Limited(cause) | Outcome::Refused(cause) => Some(&cause.line),
+                    },
+                })).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let degraded: Vec<_> = degradations(report)
+        .iter()
+        .map(|degradation| json!({"what": degradation.what, "why": degradation.why, "loss": degradation.loss}))
+        .collect();
+    write_line(
+        out,
+        &json!({
+            "can_run": tier.is_some(),
+            "tier": tier,
+            "reason": refusal.map(|refusal| &refusal.reason),
+            "help": refusal.map(|refusal| &refusal.help),
+            "host": report.host.host,
+            "facts": host,
+            "plan": plan,
+            "attempts": attempts,
+            "degraded": degraded,
+            "seeded": seeded,
+        }),
+    )
+}

@@ -1,0 +1,77 @@
+//! Comma-separated values: one line per connection, process and interval, with a heading once.
+
+use std::io::{self, Write};
+
+use super::{
+    columns::{CONNECTION, Value},
+    text::escaped,
+};
+use crate::model::snapshot::{Row, Snapshot};
+
+/// Writes the heading.
+pub fn write_heading(out: &mut impl Write) -> io::Result<()> {
+    record(out, ["time", "interval_seconds"].into_iter().chain(CONNECTION.iter().map(|column| column.key)))
+}
+
+/// Writes an interval. What could be put on no row is a line with empty fields and the word `unattributed` as its name.
+pub fn write(out: &mut impl Write, snapshot: &Snapshot, rows: &[(&Row, Option<&str>)]) -> io::Result<()> {
+    let time = humantime::format_rfc3339_millis(snapshot.time).to_string();
+    let interval = format!("{:.6}", snapshot.interval.as_secs_f64());
+    for (row, cgroup) in rows {
+        let values = CONNECTION.iter().map(|column| match (column.value)(row, *cgroup) {
+            Value::Null => String::new(),
+            Value::Text(text) => escaped(&text),
+            Value::Number(number) => number.to_string(),
+        });
+        record(out, [time.clone(), interval.clone()].into_iter().chain(values))?;
+    }
+    if snapshot.unattributed_sent_bytes + snapshot.unattributed_received_bytes + snapshot.lost_events > 0 {
+        let values = CONNECTION.iter().map(|column| match column.key {
+            "comm" => "unattributed".to_owned(),
+            "sent_bytes" => snapshot.unattributed_sent_bytes.to_string(),
+            "received_bytes" => snapshot.unattributed_received_bytes.to_string(),
+            _ => String::new(),
+        });
+        record(out, [time, interval].into_iter().chain(values))?;
+    }
+    Ok(())
+}
+
+/// Through a buffer of its own, so that what the caller sees of an error is the writer's own.
+fn record<T: AsRef<[u8]>>(out: &mut impl Write, fields: impl Iterator<Item = T>) -> io::Result<()> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(fields).map_err(io::Error::other)?;
+    out.write_all(&writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::model::fixtures::row;
+
+    #[test]
+    fn a_hostile_name_stays_in_its_field() {
+        let mut hostile = row();
+        hostile.process.as_mut().unwrap().comm = "a,\"b\"\n\x1b[2J".into();
+        let snapshot = Snapshot {
+            time: SystemTime::UNIX_EPOCH,
+            interval: Duration::from_secs(1),
+            rows: Vec::new(),
+            unattributed_sent_bytes: 5,
+            unattributed_received_bytes: 0,
+            lost_events: 0,
+            skipped_runs: None,
+        };
+        let mut out = Vec::new();
+        write_heading(&mut out).unwrap();
+        write(&mut out, &snapshot, &[(&hostile, None)]).unwrap();
+        let mut reader = csv::Reader::from_reader(out.as_slice());
+        let comm = reader.headers().unwrap().iter().position(|key| key == "comm").unwrap();
+        let records: Vec<_> = reader.records().map(Result::unwrap).collect();
+        assert_eq!(&records[0][comm], "a,\"b\"\\n\\u{1b}[2J");
+        assert_eq!(&records[1][comm], "unattributed");
+        assert_eq!(records.len(), 2);
+    }
+}
