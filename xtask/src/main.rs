@@ -1,0 +1,63 @@
+//! Everything that builds, checks and tests overwatch: `cargo xtask VERB`, one file per verb.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+mod apt;
+mod bench;
+mod build_ebpf;
+mod console;
+mod cut_btf;
+mod guest;
+mod initramfs;
+mod kernels;
+mod lint;
+mod modules;
+mod probe;
+mod programs;
+mod qemu;
+mod setup;
+mod shell;
+mod sources;
+mod stages;
+mod test;
+mod toolchain;
+mod vm;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about, disable_help_subcommand = true)]
+enum Verb {
+    Setup(setup::Args),
+    BuildEbpf(build_ebpf::Args),
+    Lint(lint::Args),
+    Test(test::Args),
+    Vm(vm::Args),
+    Guest(probe::Args),
+    Bench(bench::Args),
+    CutBtf(cut_btf::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Verb::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Setup(args) => setup::run(&args),
+        Verb::BuildEbpf(args) => build_ebpf::run(&args),
+        Verb::Lint(args) => lint::run(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Vm(args) => vm::run(&args),
+        Verb::Guest(args) => probe::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::CutBtf(args) => cut_btf::run(&args),
+    }
+}

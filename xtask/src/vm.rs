@@ -1,0 +1,216 @@
+//! `cargo xtask vm`: the privileged tests on every kernel of the matrix, each in a guest of its own.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Duration;
+use std::{fs, thread};
+
+use anyhow::Result;
+
+use crate::console::Tally;
+use crate::guest::{End, Guest, Report};
+use crate::kernels::{self, Kernel, Unpacked};
+use crate::programs::{self, Programs, test_name};
+use crate::stages;
+
+/// Run the privileged tests on other kernels, under QEMU.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The kernels: 5.10, 6.1, 6.12, 7.2; all of them without any.
+    kernels: Vec<String>,
+    /// Only tests with this in their names.
+    #[arg(long, value_name = "FILTER")]
+    test: Option<String>,
+    /// Keep what a guest said also when all is well.
+    #[arg(long)]
+    keep_log: bool,
+    /// Guests at a time.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Seconds after which a guest is given up.
+    #[arg(long, default_value_t = 1200)]
+    timeout: u64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let kernels = kernels::select(&args.kernels)?;
+    let programs = programs::build()?;
+    let logs = stages::logs()?;
+    // One after the other: apt does not like company.
+    let mut fetched = Vec::new();
+    let mut total = Tally::default();
+    for kernel in kernels {
+        match kernel.fetch() {
+            Ok(unpacked) => fetched.push((kernel, unpacked)),
+            Err(error) => {
+                println!("{:<5} FAILED  {error:#}", kernel.name);
+                total.failed += 1;
+            }
+        }
+    }
+    let queue = Mutex::new(fetched.into_iter());
+    let total = Mutex::new(total);
+    thread::scope(|scope| {
+        for _ in 0..args.jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let next = lock(&queue).next();
+                    let Some((kernel, unpacked)) = next else {
+                        break;
+                    };
+                    let tally = test(args, kernel, unpacked, &programs, &logs);
+                    lock(&total).add(tally);
+                }
+            });
+        }
+    });
+    let total = *lock(&total);
+    println!("{total}");
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs one guest, says how it went and, if that was not well, what it said.
+fn test(args: &Args, kernel: &Kernel, unpacked: Unpacked, programs: &Programs, logs: &Path) -> Tally {
+    let release = unpacked.release.clone();
+    let report = match boot(args, kernel, unpacked, programs) {
+        Ok(report) => report,
+        Err(error) => {
+            println!("{:<5} FAILED  {error:#}", kernel.name);
+            return Tally { passed: 0, failed: 1 };
+        }
+    };
+    let (tally, problem) = judge(&report, args.test.is_some());
+    let path = logs.join(format!("vm-{}.log", kernel.name));
+    // One of an earlier run would only mislead.
+    let _ = fs::remove_file(&path);
+    let said = report.console.join("\n") + "\n";
+    let kept = (problem.is_some() || args.keep_log) && fs::write(&path, &said).is_ok();
+    let mut text = String::new();
+    if let Some(problem) = &problem {
+        let words = if matches!(report.end, End::Exit(_)) { report.script() } else { report.tail() };
+        let _ = writeln!(text, "---- kernel {release}: {problem} ----\n{words}\n---- end of {release} ----");
+    }
+    let verdict = if problem.is_some() { "FAILED" } else { "ok" };
+    let seconds = report.took.as_secs();
+    let _ = write!(text, "{:<5} {verdict:<7} {seconds:>5} s  {tally}  ({release})", kernel.name);
+    if let Some(problem) = problem {
+        let _ = write!(text, ": {problem}");
+    }
+    if kept {
+        let _ = write!(text, ", log: {}", path.display());
+    }
+    // One call, since another guest may be ending just now.
+    println!("{text}");
+    tally
+}
+
+/// The tests that passed and failed, and what was wrong. A guest that did not come to its end has failed in itself.
+fn judge(report: &Report, filtered: bool) -> (Tally, Option<String>) {
+    let mut tally = Tally::of(report.console.iter().map(String::as_str));
+    let mut problem = report.problem();
+    if tally.failed > 0 {
+        problem = Some(format!("{} failed", tally.failed));
+    }
+    if !matches!(report.end, End::Exit(_)) {
+        problem = report.problem();
+        tally.failed += 1;
+    } else if tally == Tally::default() && !filtered {
+        problem = problem.or(Some("not one test ran".to_owned()));
+    }
+    if problem.is_some() && tally.failed == 0 {
+        tally.failed = 1;
+    }
+    (tally, problem)
+}
+
+fn boot(args: &Args, kernel: &Kernel, unpacked: Unpacked, programs: &Programs) -> Result<Report> {
+    let mut guest = Guest::new(unpacked, script(kernel, programs, args.test.as_deref()));
+    guest.timeout = Duration::from_secs(args.timeout);
+    guest.programs.push((programs.overwatch.clone(), "/usr/bin/overwatch".to_owned()));
+    guest.programs.push((programs.traffic.clone(), "/usr/bin/traffic".to_owned()));
+    for test in &programs.tests {
+        guest.programs.push((test.clone(), format!("/tests/{}", test_name(test))));
+    }
+    guest.files.push((programs::operations_table(), "/operations.md".to_owned()));
+    guest.boot(|_| ())
+}
+
+fn script(kernel: &Kernel, programs: &Programs, filter: Option<&str>) -> String {
+    let mut script = format!(
+        "export OVERWATCH_BIN=/usr/bin/overwatch OVERWATCH_TRAFFIC_BIN=/usr/bin/traffic\n\
+         export OVERWATCH_GUEST_KERNEL={} OVERWATCH_TIERS={}\n\
+         export OVERWATCH_OPERATIONS_TABLE=/operations.md\nstatus=0\n",
+        kernel.name, kernel.tiers
+    );
+    let filter = filter.map_or_else(String::new, |filter| format!(" '{}'", filter.replace('\'', "'\\''")));
+    for test in &programs.tests {
+        let name = test_name(test);
+        let _ = writeln!(script, "echo '== {name}'");
+        // The output of tests that pass too: a test that skips says why.
+        let _ = writeln!(script, "/tests/{name} --test-threads=1 --color=never --show-output{filter} || status=1");
+    }
+    script.push_str("exit $status\n");
+    script
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A thread that panicked while it held one is reported by the scope.
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn report(end: End, lines: &[&str]) -> Report {
+        let console = lines.iter().map(|line| (*line).to_owned()).collect();
+        Report { end, console, took: Duration::ZERO }
+    }
+
+    const GOOD: &str = "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
+    const BAD: &str = "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out";
+
+    #[test]
+    fn a_guest_is_judged_by_its_tests_and_by_its_end() {
+        let (tally, problem) = judge(&report(End::Exit(0), &[GOOD, GOOD]), false);
+        assert_eq!((tally, problem), (Tally { passed: 6, failed: 0 }, None));
+
+        let (tally, problem) = judge(&report(End::Exit(1), &[GOOD, BAD]), false);
+        assert_eq!((tally.passed, tally.failed), (4, 2));
+        assert_eq!(problem.as_deref(), Some("2 failed"));
+
+        // A test program that a signal ended has no result line.
+        let (tally, problem) = judge(&report(End::Exit(1), &[GOOD]), false);
+        assert_eq!((tally.passed, tally.failed), (3, 1));
+        assert!(problem.is_some());
+
+        for end in [End::Timeout, End::NoVerdict, End::Hang("panic")] {
+            let (tally, problem) = judge(&report(end, &[GOOD]), false);
+            assert_eq!((tally.passed, tally.failed), (3, 1));
+            assert!(problem.is_some());
+        }
+    }
+
+    #[test]
+    fn a_guest_that_ran_nothing_has_failed_unless_a_filter_left_nothing() {
+        assert_eq!(judge(&report(End::Exit(0), &[]), false).0.failed, 1);
+        assert_eq!(judge(&report(End::Exit(0), &[]), true), (Tally::default(), None));
+    }
+
+    #[test]
+    fn the_script_tells_the_tests_where_they_are() {
+        let programs = Programs {
+            overwatch: PathBuf::new(),
+            traffic: PathBuf::new(),
+            tests: vec![PathBuf::from("/t/who_moves-2")],
+        };
+        let kernel = kernels::by_name("6.1").unwrap();
+        let script = script(kernel, &programs, Some("it's"));
+        assert!(script.contains("OVERWATCH_GUEST_KERNEL=6.1 OVERWATCH_TIERS=fentry,kprobe\n"), "{script}");
+        assert!(script.contains("/tests/who_moves --test-threads=1"), "{script}");
+        assert!(script.contains(r"'it'\''s' || status=1"), "{script}");
+    }
+}
