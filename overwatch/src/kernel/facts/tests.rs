@@ -215,14 +215,3 @@ fn arguments_of_functions_are_found_by_name_and_within_reach() {
         assert_eq!(facts.strange_arguments("tcp_recvmsg"), strange, "{parameters:?}");
     }
 }
-
-/// To be run when the cut files are made anew.
-#[test]
-#[ignore = "needs the whole type information of the five kernels: OVERWATCH_WHOLE_BTF=DIRECTORY with btf-5.10 and so on"]
-fn a_cut_file_gives_the_answers_of_the_whole_one() {
-    let directory = std::path::PathBuf::from(std::env::var_os("OVERWATCH_WHOLE_BTF").unwrap());
-    for kernel in &KERNELS {
-        let whole = std::fs::read(directory.join(format!("btf-{}", kernel.name))).unwrap();
-        assert_eq!(KernelFacts::from_btf(&whole).unwrap(), KernelFacts::from_btf(kernel.btf).unwrap());
-    }
-}
