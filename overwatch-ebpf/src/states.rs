@@ -29,6 +29,8 @@ pub(crate) fn destroyed(context: BtfTracePointContext) -> i32 {
         // SAFETY: the pointer is from the lookup; the socket is being destroyed, so nobody else writes the entry.
         unsafe { table::settle_at_end(sock, &mut *connection) };
         table::finish(sock, connection);
+    } else {
+        table::ended_unseen(sock);
     }
     0
 }

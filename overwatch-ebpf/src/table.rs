@@ -47,6 +47,15 @@ pub(crate) fn is_tcp(sock: Address) -> bool {
 #[inline(always)]
 pub(crate) fn account(sock: Address, moved: Moved) {
     let mut entry = CONNECTIONS.get_ptr_mut(sock);
+    if let Some(connection) = entry
+        // SAFETY: as below.
+        && unsafe { (*connection).flags } & flag::CLOSED != 0
+        && !is_closed(sock)
+    {
+        // Left from an earlier socket at this address, since the kernel showed us neither its end nor this one's birth.
+        finish(sock, connection);
+        entry = None;
+    }
     if entry.is_none() {
         if !first_io(sock, moved.sent, moved.received) {
             return;
@@ -187,9 +196,32 @@ fn first_io(sock: Address, sent: u64, received: u64) -> bool {
 #[inline(always)]
 fn began_after_us(sock: Address) -> bool {
     // A socket in CLOSE is in none of the kernel's tables, so the seed could not find it.
-    let state: u8 = read(sock, kernel::SOCK_STATE.load());
-    let netns = netns_of(sock);
-    u32::from(state) != kernel::TCP_CLOSE.load() && SEEDED_NETNS.get_ptr(netns).is_some() && !was_full()
+    !is_closed(sock) && all_were_seeded(sock)
+}
+
+#[inline(always)]
+fn is_closed(sock: Address) -> bool {
+    u32::from(read::<u8>(sock, kernel::SOCK_STATE.load())) == kernel::TCP_CLOSE.load()
+}
+
+#[inline(always)]
+fn all_were_seeded(sock: Address) -> bool {
+    SEEDED_NETNS.get_ptr(netns_of(sock)).is_some() && !was_full()
+}
+
+/// A socket that ends without an entry, though there was room for one.
+#[inline(never)]
+pub(crate) fn ended_unseen(sock: Address) {
+    if is_tcp(sock) && all_were_seeded(sock) {
+        let received = kernel_received(sock);
+        let sent = transmitted(sock);
+        if sent != 0 {
+            count(Counter::UnseenSent, sent);
+        }
+        if received != 0 {
+            count(Counter::UnseenReceived, received);
+        }
+    }
 }
 
 /// Inode number of the socket's network namespace; 0 when it cannot be read.
@@ -341,7 +373,7 @@ pub(crate) fn settle_at_end(sock: Address, connection: &mut Connection) {
 }
 
 /// Takes the entry out of the table and hands its last record to the user side.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn finish(sock: Address, connection: *mut Connection) {
     // SAFETY: as in `account`; nobody uses the socket any more.
     unsafe {

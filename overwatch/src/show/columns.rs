@@ -115,7 +115,10 @@ pub const INTERVAL: &[(&str, &str)] = &[
     ("interval_seconds", "length of the interval"),
     ("host", "name of this host"),
     ("connections", "one object per connection and process that moved bytes, the busiest first"),
-    ("unattributed_sent_bytes", "bytes sent in this interval that could be put on no row, since a table was full"),
+    (
+        "unattributed_sent_bytes",
+        "bytes sent in this interval that could be put on no row: a table was full, or the kernel skipped every program that could have told",
+    ),
     ("unattributed_received_bytes", "bytes received, likewise"),
     (
         "skipped_runs",
