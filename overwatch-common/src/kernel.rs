@@ -29,6 +29,8 @@ macro_rules! with_offsets {
             TCP_BYTES_RECEIVED = "tcp_sock", "bytes_received", required;
             TCP_BYTES_SENT = "tcp_sock", "bytes_sent", required;
             TCP_BYTES_RETRANS = "tcp_sock", "bytes_retrans", required;
+            TCP_BYTES_ACKED = "tcp_sock", "bytes_acked", required;
+            TCP_SND_UNA = "tcp_sock", "snd_una", required;
             TCP_RCV_NXT = "tcp_sock", "rcv_nxt", required;
             TCP_COPIED_SEQ = "tcp_sock", "copied_seq", required;
             TCP_SND_NXT = "tcp_sock", "snd_nxt", required;
@@ -58,7 +60,6 @@ macro_rules! with_enumerators {
             TCP_SYN_SENT = "TCP_SYN_SENT";
             TCP_FIN_WAIT1 = "TCP_FIN_WAIT1";
             TCP_LAST_ACK = "TCP_LAST_ACK";
-            TCP_CLOSING = "TCP_CLOSING";
             TCP_SYN_RECV = "TCP_SYN_RECV";
             TCP_CLOSE = "TCP_CLOSE";
             TCP_LISTEN = "TCP_LISTEN";

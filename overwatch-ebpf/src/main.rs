@@ -16,6 +16,7 @@ mod maps;
 mod seed;
 mod states;
 mod table;
+mod totals;
 
 /// A panic that can be reached would be a loop without an end, which the verifier refuses at load.
 #[panic_handler]

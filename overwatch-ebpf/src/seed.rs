@@ -10,6 +10,7 @@ use crate::{
     kernel::{self, Address, argument, follow, read},
     maps::{CONNECTIONS, OWNERS, PLAIN_LISTENERS, count, note_full},
     table,
+    totals::{self, Sequence},
 };
 
 /// Owner of a socket that no process has open, as far as we could see.
@@ -42,8 +43,17 @@ pub(crate) extern "C" fn seed(context: *mut core::ffi::c_void) -> i32 {
     };
     let inode_number: u64 =
         read(socket - u64::from(kernel::SOCKET_ALLOC_SOCKET.load()), kernel::SOCKET_ALLOC_INODE_NUMBER.load());
-    if CONNECTIONS.get_ptr(sock).is_none() {
-        let before = table::kernel_totals(sock, fin_queued(state));
+    if let Some(connection) = CONNECTIONS.get_ptr_mut(sock) {
+        // Its next bytes were faster than the walk.
+        // SAFETY: the pointer is from the lookup; nobody else writes the role of an entry.
+        unsafe {
+            if (*connection).role == role::UNKNOWN {
+                (*connection).role = role_of_open(sock);
+            }
+        }
+        count(Counter::Seeded, 1);
+    } else {
+        let before = totals::now(sock, Sequence::default());
         // SAFETY: the pointer is from the lookup; the user side wrote the table before.
         let owner = OWNERS.get_ptr(inode_number).map_or(&NOBODY, |owner| unsafe { &*owner });
         table::create(sock, role_of_open(sock), before.sent, before.received, Some(owner));
@@ -64,12 +74,6 @@ fn role_of_open(sock: Address) -> u8 {
         role::UNKNOWN if PLAIN_LISTENERS.get_ptr(place(sock)).is_none() => role::CLIENT,
         known => known,
     }
-}
-
-/// True in the states behind ours having closed: a FIN may be in the queue.
-#[inline(always)]
-fn fin_queued(state: u32) -> bool {
-    state == kernel::TCP_FIN_WAIT1.load() || state == kernel::TCP_LAST_ACK.load() || state == kernel::TCP_CLOSING.load()
 }
 
 /// Local port and network namespace.

@@ -6,7 +6,7 @@ use overwatch_common::connection::{flag, role};
 use crate::{
     kernel::{self, Address, argument},
     maps::CONNECTIONS,
-    table,
+    table, totals,
 };
 
 /// tp_btf/inet_sock_set_state
@@ -27,7 +27,7 @@ pub(crate) fn destroyed(context: BtfTracePointContext) -> i32 {
     let sock = argument(context.as_ptr(), &kernel::DESTROY_SK);
     if let Some(connection) = CONNECTIONS.get_ptr_mut(sock) {
         // SAFETY: the pointer is from the lookup; the socket is being destroyed, so nobody else writes the entry.
-        unsafe { table::settle_at_end(sock, &mut *connection) };
+        unsafe { totals::settle_at_end(sock, &mut *connection) };
         table::finish(sock, connection);
     } else {
         table::ended_unseen(sock);
@@ -64,6 +64,6 @@ fn transition(sock: Address, old: u32, new: u32) {
     } else if new == kernel::TCP_ESTABLISHED.load() {
         table::fill_addresses(connection, sock);
     } else if new == kernel::TCP_CLOSE.load() {
-        table::settle_at_close(sock, connection);
+        totals::settle_at_close(sock, connection);
     }
 }

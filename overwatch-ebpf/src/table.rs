@@ -14,6 +14,7 @@ use overwatch_common::{
 use crate::{
     kernel::{self, Address, follow, process_name, read, read_into},
     maps::{CONNECTIONS, DEFERRED, EVENTS, SEEDED_NETNS, SHARES, add, count, epoch, note_full, was_full},
+    totals::{self, Sequence},
 };
 
 const AF_INET: u16 = 2;
@@ -50,7 +51,7 @@ pub(crate) fn account(sock: Address, moved: Moved) {
     if let Some(connection) = entry
         // SAFETY: as below.
         && unsafe { (*connection).flags } & flag::CLOSED != 0
-        && !is_closed(sock)
+        && is_another(sock, unsafe { (*connection).remote_port })
     {
         // Left from an earlier socket at this address, since the kernel showed us neither its end nor this one's birth.
         finish(sock, connection);
@@ -106,8 +107,7 @@ fn announce(sock: Address, connection: *mut Connection, tgid: u32) {
             fill_addresses(&mut *connection, sock);
         }
         if (*connection).flags & flag::CLOSED == 0 {
-            let fin_queued = (*connection).flags & flag::FIN_SENT != 0;
-            let totals = kernel_totals(sock, fin_queued);
+            let totals = totals::now(sock, Sequence::of(&*connection));
             (*connection).live_sent = totals.sent.saturating_sub((*connection).base_sent);
             (*connection).live_received = totals.received.saturating_sub((*connection).base_received);
         }
@@ -183,7 +183,7 @@ fn first_io(sock: Address, sent: u64, received: u64) -> bool {
     }
     let (mut base_sent, mut base_received) = (0, 0);
     if !began_after_us(sock) {
-        let before = kernel_totals(sock, false);
+        let before = totals::now(sock, Sequence::default());
         base_sent = before.sent.saturating_sub(sent);
         base_received = before.received.saturating_sub(received);
     }
@@ -197,6 +197,14 @@ fn first_io(sock: Address, sent: u64, received: u64) -> bool {
 fn began_after_us(sock: Address) -> bool {
     // A socket in CLOSE is in none of the kernel's tables, so the seed could not find it.
     !is_closed(sock) && all_were_seeded(sock)
+}
+
+/// True when the socket is connected to another port than its entry says. Its state does not tell: the tracepoint of a
+/// transition comes before the state is stored.
+#[inline(always)]
+fn is_another(sock: Address, remote_port: u16) -> bool {
+    let port = u16::from_be(read(sock, kernel::SOCK_REMOTE_PORT.load()));
+    port != 0 && port != remote_port
 }
 
 #[inline(always)]
@@ -213,8 +221,8 @@ fn all_were_seeded(sock: Address) -> bool {
 #[inline(never)]
 pub(crate) fn ended_unseen(sock: Address) {
     if is_tcp(sock) && all_were_seeded(sock) {
-        let received = kernel_received(sock);
-        let sent = transmitted(sock);
+        let received = totals::received(sock);
+        let sent = totals::transmitted(sock, Sequence::default());
         if sent != 0 {
             count(Counter::UnseenSent, sent);
         }
@@ -305,71 +313,6 @@ pub(crate) fn fill_addresses(connection: &mut Connection, sock: Address) {
     }
     connection.local_port = read(sock, kernel::SOCK_LOCAL_PORT.load());
     connection.remote_port = u16::from_be(read(sock, kernel::SOCK_REMOTE_PORT.load()));
-}
-
-/// What the kernel itself knows of the bytes that the application handed over and took.
-///
-/// Sent is what was transmitted (payload only), less what was transmitted again, and what is still queued, where our FIN may
-/// wait too. Received is what arrived less what was not read yet, so data that was never read does not count; the peer's
-/// FIN, which occupies a sequence number, is taken out.
-#[inline(always)]
-pub(crate) fn kernel_totals(sock: Address, fin_queued: bool) -> Moved {
-    // First what was transmitted, then what is queued, and likewise below: where another CPU changes them in between, the sum
-    // is too small for a moment, never too large.
-    let transmitted = transmitted(sock);
-    let write_seq: u32 = read(sock, kernel::TCP_WRITE_SEQ.load());
-    let next_seq: u32 = read(sock, kernel::TCP_SND_NXT.load());
-    let queued = u64::from(write_seq.wrapping_sub(next_seq));
-    let queued = if fin_queued { queued.saturating_sub(1) } else { queued };
-    Moved { sent: transmitted + queued, received: kernel_received(sock) }
-}
-
-#[inline(always)]
-fn transmitted(sock: Address) -> u64 {
-    let all: u64 = read(sock, kernel::TCP_BYTES_SENT.load());
-    let again: u64 = read(sock, kernel::TCP_BYTES_RETRANS.load());
-    all.saturating_sub(again)
-}
-
-#[inline(always)]
-fn kernel_received(sock: Address) -> u64 {
-    let arrived: u64 = read(sock, kernel::TCP_BYTES_RECEIVED.load());
-    let next_seq: u32 = read(sock, kernel::TCP_RCV_NXT.load());
-    let copied_seq: u32 = read(sock, kernel::TCP_COPIED_SEQ.load());
-    let flags: u64 = read(sock, kernel::SOCK_FLAGS.load());
-    let fin_arrived = flags >> (kernel::SOCK_DONE.load() & 63) & 1;
-    let taken = arrived.saturating_sub(u64::from(next_seq.wrapping_sub(copied_seq)));
-    let data = arrived.saturating_sub(fin_arrived);
-    if taken < data { taken } else { data }
-}
-
-/// Writes the kernel's counters into the entry for good when the socket reaches CLOSE, under its lock and before
-/// tcp_disconnect resets them.
-#[inline(always)]
-pub(crate) fn settle_at_close(sock: Address, connection: &mut Connection) {
-    let totals = kernel_totals(sock, connection.flags & flag::FIN_SENT != 0);
-    connection.kernel_sent = totals.sent.saturating_sub(connection.base_sent);
-    connection.kernel_received = totals.received.saturating_sub(connection.base_received);
-    connection.flags |= flag::CLOSED;
-}
-
-/// Completes them when the socket is destroyed: data that had arrived before CLOSE may have been read after it, and the
-/// kernel may have skipped the program at CLOSE. What tcp_disconnect has reset is smaller than what was known before.
-#[inline(always)]
-pub(crate) fn settle_at_end(sock: Address, connection: &mut Connection) {
-    let received = kernel_received(sock).saturating_sub(connection.base_received);
-    if received > connection.kernel_received {
-        connection.kernel_received = received;
-    }
-    if connection.flags & flag::CLOSED == 0 {
-        // Without what is queued: tcp_disconnect moves write_seq far ahead (net/ipv4/tcp.c).
-        let sent = transmitted(sock).saturating_sub(connection.base_sent);
-        if sent > connection.kernel_sent {
-            connection.kernel_sent = sent;
-        }
-        connection.flags |= flag::CLOSED;
-        connection.state = kernel::TCP_CLOSE.load();
-    }
 }
 
 /// Takes the entry out of the table and hands its last record to the user side.

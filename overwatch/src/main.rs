@@ -6,6 +6,8 @@ use clap::Parser as _;
 use overwatch::cli;
 
 fn main() -> ExitCode {
-    // Usage errors end here with exit code 2, help and version with 0.
-    cli::run(cli::args::Arguments::parse())
+    match cli::args::Arguments::try_parse() {
+        Ok(arguments) => cli::run(arguments),
+        Err(error) => cli::usage(&error),
+    }
 }

@@ -93,3 +93,29 @@ fn other_sockets_are_not_counted() -> Result<()> {
     ensure!(rest == Bytes::default() && lost(&run.intervals) == 0, "{rest:?} unattributed, though nobody used TCP");
     Ok(())
 }
+
+/// The kernel counts a packet as sent before it knows that it cannot leave, and again when it tries again.
+#[test]
+fn what_cannot_leave_the_host_at_once_is_counted_once() -> Result<()> {
+    let host = Host::take()?;
+    for tier in host.tiers()? {
+        let (client, server) = (NetNs::new("slow-cli")?, NetNs::new("slow-srv")?);
+        client.join("10.213.9.1/24", &server, "10.213.9.2/24")?;
+        client.throttle()?;
+        let place = ["--client-netns", client.path_text(), "--server-netns", server.path_text()];
+        let top = Top::start(Some(tier), &[])?;
+        let mut hold = Hold::open(&[&place[..], &["--address", "10.213.9.2"]].concat())?;
+        let mut ends = Vec::new();
+        for _ in 0..4 {
+            // Each time both ends say what they have counted so far.
+            ends = hold.send(2_000_003, 1_009)?;
+        }
+        hold.close()?;
+        let run = top.stop()?;
+        let ours = |row: &&overwatch_tests::harness::rows::Row| [client.inode(), server.inode()].contains(&row.netns);
+        let shown: Bytes = rows(&run.intervals).filter(ours).map(|row| row.bytes()).sum();
+        let counted: Bytes = ends.iter().map(|end| Bytes { sent: end.sent, received: end.received }).sum();
+        ensure!(shown == counted, "{tier}: {shown:?} shown, {counted:?} counted");
+    }
+    Ok(())
+}

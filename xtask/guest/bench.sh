@@ -23,7 +23,7 @@ per_run() {
             [ "$count" -ge 10000 ] && echo "measure $1/$name $((time / count))"
         done
 }
-resident() { echo "measure $1 $(sed -n 's/^VmRSS: *\([0-9]*\) kB/\1/p' "/proc/$2/status")"; }
+resident() { echo "measure $1 $(sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$2/status")"; }
 ready() { tries=0; until grep -q ready "$1" || [ $tries -gt 600 ]; do tries=$((tries + 1)); sleep 0.1; done; }
 
 for tier in $TIERS; do

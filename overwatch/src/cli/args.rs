@@ -14,7 +14,7 @@ const LONGEST_SECONDS: f64 = 86_400.0;
 
 /// Who moves the bytes, and why a server does not answer: TCP observability for Linux web hosts.
 #[derive(Debug, Parser)]
-#[command(name = "overwatch", version, after_help = EXAMPLES)]
+#[command(name = "overwatch", version, disable_help_subcommand = true, after_help = EXAMPLES)]
 pub struct Arguments {
     /// Flags of every verb.
     #[command(flatten)]
@@ -36,6 +36,7 @@ Examples:
   sudo overwatch top --lport 443 5             what the server on port 443 moves, every five seconds
   sudo overwatch top -o json --comm nginx 1 3  three intervals for a script
 
+Ctrl-C ends it; JSON, CSV and piped tables then have one more, shorter interval with what is left.
 Exit codes: 0 done, 1 failed while running, 2 bad arguments, 3 this host cannot run it.";
 
 /// A verb.
@@ -52,7 +53,7 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// Output format
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
     pub output: Output,
     /// How to attach: the first way that works, or this one only
     #[arg(long, global = true, value_enum, default_value_t = AttachChoice::Auto, value_name = "TIER")]

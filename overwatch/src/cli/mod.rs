@@ -2,6 +2,7 @@
 
 pub mod args;
 mod check;
+mod output;
 mod top;
 
 use std::{fmt, io, process::ExitCode};
@@ -67,8 +68,22 @@ pub fn run(arguments: args::Arguments) -> ExitCode {
     }
 }
 
+/// Ends with what the argument parser has to say: help and version on standard output, an error in one line.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    if matches!(error.kind(), DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand) {
+        let _closed = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+    }
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    eprintln!("overwatch: {}; see overwatch --help", line.strip_prefix("error: ").unwrap_or(line));
+    ExitCode::from(2)
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    let pipes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    pipes.into_iter().any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// True when colour may be used on standard output.

@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     Failure,
     args::{FilterArguments, Global, Output, Top},
-    color,
+    color, output,
 };
 use crate::{
     collect::Session,
@@ -63,12 +63,21 @@ async fn run_async(global: &Global, top: &Top) -> Result<ExitCode, Failure> {
     let mut drains = interval_at(start + DRAIN_EVERY, DRAIN_EVERY);
     drains.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut left = top.count;
+    let mut output = output::Output::start();
     loop {
         let last = tokio::select! {
             biased;
             _ = interrupt.recv() => true,
             _ = terminate.recv() => true,
-            _ = outputs.tick() => false,
+            result = output.written(), if output.is_waiting() => {
+                result.context("cannot write to standard output").map_err(Failure::Running)?;
+                if left == Some(0) {
+                    break;
+                }
+                continue;
+            }
+            // While the reader stands still, the interval grows.
+            _ = outputs.tick(), if !output.is_waiting() => false,
             _ = drains.tick() => {
                 session.drain()?;
                 continue;
@@ -77,11 +86,20 @@ async fn run_async(global: &Global, top: &Top) -> Result<ExitCode, Failure> {
         if last && screen.refreshes {
             break;
         }
+        if last && output.is_waiting() {
+            // Whoever does not read what came before will not read this either.
+            let _unread = tokio::time::timeout(PATIENCE, output.written()).await;
+        }
+        if last && (output.is_waiting() || left == Some(0)) {
+            break;
+        }
         // When it ends by a signal, a last, shorter interval has what is left.
         let snapshot = traffic.update(&session.sample()?);
-        screen.show(&snapshot, &filter)?;
+        output.send(screen.show(&snapshot, &filter)?)?;
         left = left.map(|left| left - 1);
-        if last || left == Some(0) {
+        if last {
+            let result = tokio::time::timeout(PATIENCE, output.written()).await;
+            result.unwrap_or(Ok(())).context("cannot write to standard output").map_err(Failure::Running)?;
             break;
         }
     }
@@ -137,6 +155,9 @@ fn filter(arguments: &FilterArguments, root: &Path) -> Result<Filter, Failure> {
     })
 }
 
+/// How long a reader may take for the last output.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Where and how snapshots are shown.
 struct Screen {
     output: Output,
@@ -162,7 +183,7 @@ impl Screen {
         }
     }
 
-    fn show(&mut self, snapshot: &Snapshot, filter: &Filter) -> Result<(), Failure> {
+    fn show(&mut self, snapshot: &Snapshot, filter: &Filter) -> Result<Vec<u8>, Failure> {
         let cgroup_of = |row: &Row| row.process.as_ref().map_or(0, |process| process.cgroup_id);
         let asked = snapshot.rows.iter().map(cgroup_of).filter(|number| *number != 0);
         self.cgroups.resolve(Path::new(ROOT), asked);
@@ -191,18 +212,16 @@ impl Screen {
             }
         }
         self.began = true;
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(&out)?;
-        stdout.flush()?;
-        Ok(())
+        Ok(out)
     }
 
     fn table(&self, out: &mut Vec<u8>, snapshot: &Snapshot, rows: &[&Row]) -> Result<(), Failure> {
         let mut style = table::Style { color: self.color, rows: self.rows.unwrap_or(usize::MAX), width: None };
         if self.refreshes {
             let (width, height) = terminal::size().unwrap_or((80, 24));
-            // Above the rows stand two lines, and below them one for what does not fit and the cursor's.
-            style.rows = style.rows.min(usize::from(height.saturating_sub(4)));
+            // One more for the cursor.
+            let beside = table::lines_beside_rows(snapshot) + 1;
+            style.rows = style.rows.min(usize::from(height).saturating_sub(beside));
             style.width = Some(usize::from(width));
             queue!(out, terminal::Clear(terminal::ClearType::All), MoveTo(0, 0))?;
         } else if self.began {

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     kernel::{host::HostFacts, processes},
     probes::{
-        attach::{self, Attached, Attempt},
+        attach::{self, Attached, Attempt, Degradation},
         object::{self, Capacity},
         plan::{self, Attach, Refusal},
         seed::{self, SeedError, Seeded},
@@ -83,7 +83,8 @@ impl Session {
         let facts = plan::prerequisites(host)?;
         let plans = plan::plan(host, facts, wanted);
         raise_memlock_limit();
-        let owners = processes::socket_owners(root);
+        // In a container's pid namespace the numbers in /proc are not those that the kernel side sees.
+        let owners = if host.initial_pid_namespace { processes::socket_owners(root) } else { HashMap::new() };
         let mut ebpf = object::load(facts, capacity, owners.len()).map_err(|error| load_refusal(&error, host))?;
         let btf = Btf::from_sys_fs().map_err(|error| {
             Refusal::new(
@@ -94,8 +95,9 @@ impl Session {
         // Before anything moves: an entry that is announced in no epoch would wait for its next bytes.
         let mut maps = Maps::take(&mut ebpf)?;
         maps.set_epoch(1)?;
-        let attached = attach::attach(&mut ebpf, &btf, &plans, wanted)
+        let mut attached = attach::attach(&mut ebpf, &btf, &plans, wanted)
             .map_err(|(refusal, attempts)| SessionError::Refused { refusal, attempts })?;
+        attached.degradations.extend((!host.initial_pid_namespace).then(other_pid_namespace));
         let seeded = seed::seed(&mut ebpf, &btf, root, owners)?;
         Ok(Self {
             maps,
@@ -283,6 +285,14 @@ impl Session {
             }
         }
         Ok(present)
+    }
+}
+
+fn other_pid_namespace() -> Degradation {
+    Degradation {
+        what: "/proc".to_owned(),
+        why: "overwatch runs in a pid namespace of its own, as in a container without the host's".to_owned(),
+        loss: "pids are those of the host, and connections that were open already have no owner until their next bytes",
     }
 }
 

@@ -1,11 +1,14 @@
 //! What this host offers to overwatch, as far as files tell.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use super::{btf::BtfError, facts::KernelFacts};
 
 /// Where the kernel shows its own type information.
 pub const BTF_PATH: &str = "sys/kernel/btf/vmlinux";
+
+/// Inode of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// Capability numbers of `linux/capability.h`.
 mod capability {
@@ -32,6 +35,8 @@ pub struct HostFacts {
     pub may_load: bool,
     /// May look into the descriptors of other users' processes and enter their network namespaces.
     pub may_inspect: bool,
+    /// In the host's own pid namespace, so that `/proc` has the numbers that the kernel side sees.
+    pub initial_pid_namespace: bool,
     /// Limit on locked memory in bytes, which kernels before 5.11 hold BPF maps against; `None` is no limit.
     pub memlock_bytes: Option<u64>,
     /// Programs that count their running time slow every event down a little.
@@ -66,6 +71,8 @@ impl HostFacts {
             lockdown: trimmed(&root.join("sys/kernel/security/lockdown")).as_deref().and_then(lockdown_mode),
             may_load: has(capability::SYS_ADMIN) || has(capability::BPF) && has(capability::PERFMON),
             may_inspect: has(capability::SYS_PTRACE) && has(capability::SYS_ADMIN),
+            initial_pid_namespace: fs::metadata(root.join("proc/self/ns/pid"))
+                .is_ok_and(|metadata| metadata.ino() == INITIAL_PID_NAMESPACE),
             memlock_bytes: memlock_limit(&fs::read_to_string(root.join("proc/self/limits")).unwrap_or_default()),
             bpf_stats_enabled: trimmed(&root.join("proc/sys/kernel/bpf_stats_enabled")).map(|text| text != "0"),
         }

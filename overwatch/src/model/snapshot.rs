@@ -38,7 +38,7 @@ impl Role {
 /// Names of the kernel's TCP states by number (include/net/tcp_states.h), which are part of its interface to users
 /// (`/proc/net/tcp`, `tcp_info`).
 const STATES: [&str; 13] = [
-    "UNKNOWN",
+    "",
     "ESTABLISHED",
     "SYN_SENT",
     "SYN_RECV",
@@ -53,9 +53,9 @@ const STATES: [&str; 13] = [
     "NEW_SYN_RECV",
 ];
 
-/// Name of a TCP state.
-pub fn state_name(number: u32) -> &'static str {
-    STATES.get(number as usize).copied().unwrap_or(STATES[0])
+/// Name of a TCP state; `None` for a number that is none.
+pub fn state_name(number: u32) -> Option<&'static str> {
+    STATES.get(number as usize).copied().filter(|name| !name.is_empty())
 }
 
 /// A process.

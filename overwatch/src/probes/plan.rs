@@ -87,7 +87,7 @@ pub fn prerequisites(host: &HostFacts) -> Result<&KernelFacts, Refusal> {
     let facts = host.btf.as_ref().map_err(|error| {
         Refusal::new(
             error.to_string(),
-            "overwatch needs a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian 11, Ubuntu 20.10, RHEL 8.2 and later have",
+            "overwatch needs a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian 11, Ubuntu 22.04, RHEL 9 and later have",
         )
     })?;
     match facts.missing.as_slice() {

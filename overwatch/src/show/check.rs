@@ -100,6 +100,12 @@ fn facts(report: &Report<'_>) -> Vec<Line> {
             host.may_inspect,
         ),
         line(
+            "initial_pid_namespace",
+            "sees the host's own process numbers",
+            yes(host.initial_pid_namespace),
+            host.initial_pid_namespace,
+        ),
+        line(
             "memlock_bytes",
             "limit on locked memory (matters before Linux 5.11)",
             host.memlock_bytes.map_or_else(|| "none".to_owned(), |limit| bytes(limit as f64)),

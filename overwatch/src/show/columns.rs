@@ -60,7 +60,7 @@ pub const CONNECTION: &[Column] = &[
     column(
         "netns",
         "network namespace of the socket: the inode number that `ls -L -i /proc/PID/ns/net` shows",
-        |row, _| Value::Number(row.netns.into()),
+        |row, _| optional((row.netns != 0).then_some(row.netns), |netns| Value::Number(netns.into())),
     ),
     column(
         "cgroup",
@@ -77,7 +77,7 @@ pub const CONNECTION: &[Column] = &[
         |row, _| optional(row.role, |role| text(role.name())),
     ),
     column("state", "TCP state at the end of the interval, CLOSE when the connection has ended", |row, _| {
-        text(state_name(row.state))
+        optional(state_name(row.state), text)
     }),
     column("sent_bytes", "bytes that the process's calls sent in this interval", |row, _| {
         Value::Number(row.sent_bytes)

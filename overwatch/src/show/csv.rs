@@ -8,31 +8,39 @@ use super::{
 };
 use crate::model::snapshot::{Row, Snapshot};
 
+/// Columns behind those of a row, filled only in the line of what could be put on no row.
+const BEHIND: [&str; 2] = ["lost_events", "skipped_runs"];
+
 /// Writes the heading.
 pub fn write_heading(out: &mut impl Write) -> io::Result<()> {
-    record(out, ["time", "interval_seconds"].into_iter().chain(CONNECTION.iter().map(|column| column.key)))
+    let columns = CONNECTION.iter().map(|column| column.key);
+    record(out, ["time", "interval_seconds"].into_iter().chain(columns).chain(BEHIND))
 }
 
-/// Writes an interval. What could be put on no row is a line with empty fields and the word `unattributed` as its name.
+/// Writes an interval. What could be put on no row is a line with the word `unattributed` as its name.
 pub fn write(out: &mut impl Write, snapshot: &Snapshot, rows: &[(&Row, Option<&str>)]) -> io::Result<()> {
     let time = humantime::format_rfc3339_millis(snapshot.time).to_string();
     let interval = format!("{:.6}", snapshot.interval.as_secs_f64());
+    let empty = || BEHIND.iter().map(|_| String::new());
     for (row, cgroup) in rows {
         let values = CONNECTION.iter().map(|column| match (column.value)(row, *cgroup) {
             Value::Null => String::new(),
             Value::Text(text) => escaped(&text),
             Value::Number(number) => number.to_string(),
         });
-        record(out, [time.clone(), interval.clone()].into_iter().chain(values))?;
+        record(out, [time.clone(), interval.clone()].into_iter().chain(values).chain(empty()))?;
     }
-    if snapshot.unattributed_sent_bytes + snapshot.unattributed_received_bytes + snapshot.lost_events > 0 {
+    let skipped_runs = snapshot.skipped_runs.unwrap_or(0);
+    let unattributed = snapshot.unattributed_sent_bytes + snapshot.unattributed_received_bytes;
+    if unattributed + snapshot.lost_events + skipped_runs > 0 {
         let values = CONNECTION.iter().map(|column| match column.key {
             "comm" => "unattributed".to_owned(),
             "sent_bytes" => snapshot.unattributed_sent_bytes.to_string(),
             "received_bytes" => snapshot.unattributed_received_bytes.to_string(),
             _ => String::new(),
         });
-        record(out, [time, interval].into_iter().chain(values))?;
+        let behind = [snapshot.lost_events, skipped_runs].map(|number| number.to_string());
+        record(out, [time, interval].into_iter().chain(values).chain(behind))?;
     }
     Ok(())
 }

@@ -2,44 +2,68 @@
 
 use std::io::{self, Write};
 
-use serde::Serialize as _;
-use serde_json::{Map, Value as Json, ser::Formatter};
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use serde_json::ser::Formatter;
 
 use super::columns::{CONNECTION, Value};
 use crate::model::snapshot::{Row, Snapshot};
 
-/// Writes an interval as one line.
+/// Writes an interval as one line. Row by row, since an interval may have very many.
 pub fn write(out: &mut impl Write, host: &str, snapshot: &Snapshot, rows: &[(&Row, Option<&str>)]) -> io::Result<()> {
-    let connections = rows.iter().map(|(row, cgroup)| {
-        let object = CONNECTION.iter().map(|column| (column.key.to_owned(), json((column.value)(row, *cgroup))));
-        Json::Object(object.collect())
-    });
-    let interval_seconds = (snapshot.interval.as_secs_f64() * 1e6).round() / 1e6;
-    let mut object = Map::new();
-    object.insert("time".into(), humantime::format_rfc3339_millis(snapshot.time).to_string().into());
-    object.insert("interval_seconds".into(), interval_seconds.into());
-    object.insert("host".into(), host.into());
-    object.insert("connections".into(), Json::Array(connections.collect()));
-    object.insert("unattributed_sent_bytes".into(), snapshot.unattributed_sent_bytes.into());
-    object.insert("unattributed_received_bytes".into(), snapshot.unattributed_received_bytes.into());
-    object.insert("lost_events".into(), snapshot.lost_events.into());
-    object.insert("skipped_runs".into(), snapshot.skipped_runs.into());
-    write_line(out, &Json::Object(object))
+    write_line(out, &Interval { host, snapshot, rows })
 }
 
 /// Writes any object as one line that is safe to look at in a terminal.
-pub fn write_line(out: &mut impl Write, object: &Json) -> io::Result<()> {
-    let mut line = Vec::new();
-    object.serialize(&mut serde_json::Serializer::with_formatter(&mut line, TerminalSafe))?;
-    line.push(b'\n');
-    out.write_all(&line)
+pub fn write_line(out: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
+    object.serialize(&mut serde_json::Serializer::with_formatter(&mut *out, TerminalSafe))?;
+    out.write_all(b"\n")
 }
 
-fn json(value: Value) -> Json {
-    match value {
-        Value::Null => Json::Null,
-        Value::Text(text) => text.into(),
-        Value::Number(number) => number.into(),
+struct Interval<'a> {
+    host: &'a str,
+    snapshot: &'a Snapshot,
+    rows: &'a [(&'a Row, Option<&'a str>)],
+}
+
+impl Serialize for Interval<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let snapshot = self.snapshot;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("time", &humantime::format_rfc3339_millis(snapshot.time).to_string())?;
+        map.serialize_entry("interval_seconds", &((snapshot.interval.as_secs_f64() * 1e6).round() / 1e6))?;
+        map.serialize_entry("host", self.host)?;
+        map.serialize_entry("connections", &Rows(self.rows))?;
+        map.serialize_entry("unattributed_sent_bytes", &snapshot.unattributed_sent_bytes)?;
+        map.serialize_entry("unattributed_received_bytes", &snapshot.unattributed_received_bytes)?;
+        map.serialize_entry("lost_events", &snapshot.lost_events)?;
+        map.serialize_entry("skipped_runs", &snapshot.skipped_runs)?;
+        map.end()
+    }
+}
+
+struct Rows<'a>(&'a [(&'a Row, Option<&'a str>)]);
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|(row, cgroup)| Connection(row, *cgroup)))
+    }
+}
+
+struct Connection<'a>(&'a Row, Option<&'a str>);
+
+impl Serialize for Connection<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(CONNECTION.iter().map(|column| (column.key, (column.value)(self.0, self.1))))
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_none(),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Number(number) => serializer.serialize_u64(*number),
+        }
     }
 }
 
@@ -65,6 +89,8 @@ impl Formatter for TerminalSafe {
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};
+
+    use serde_json::Value as Json;
 
     use super::*;
     use crate::model::fixtures::row;

@@ -8,26 +8,44 @@ use crate::model::snapshot::{Row, Snapshot, state_name};
 /// One column of the table.
 struct Column {
     title: &'static str,
-    width: usize,
+    width: Width,
     right: bool,
     cell: fn(&Row, f64) -> String,
 }
 
-const fn column(title: &'static str, width: usize, right: bool, cell: fn(&Row, f64) -> String) -> Column {
+/// How wide a column is, and what becomes of it on a narrow screen.
+#[derive(Clone, Copy)]
+enum Width {
+    /// So many cells, always.
+    Fixed(usize),
+    /// So many cells, or none: the columns go in their order.
+    Spare(usize),
+    /// From the smaller to the larger number of cells.
+    Between(usize, usize),
+    /// As wide as the widest address that is shown, so that IPv6 is not cut and IPv4 wastes nothing. Cut at its beginning,
+    /// since a port that is cut would be another port.
+    Address,
+}
+
+const fn column(title: &'static str, width: Width, right: bool, cell: fn(&Row, f64) -> String) -> Column {
     Column { title, width, right, cell }
 }
 
 const UNKNOWN: &str = "-";
+const LEAST_ADDRESS: usize = 21;
 
+use Width::{Address, Between, Fixed, Spare};
+
+#[rustfmt::skip]
 const COLUMNS: &[Column] = &[
-    column("PID", 7, true, |row, _| row.process.as_ref().map_or(UNKNOWN.into(), |process| process.pid.to_string())),
-    column("COMM", 15, false, |row, _| row.process.as_ref().map_or(UNKNOWN.into(), |process| printable(&process.comm))),
-    column("ROLE", 6, false, |row, _| row.role.map_or(UNKNOWN, |role| role.name()).into()),
-    column("STATE", 11, false, |row, _| state_name(row.state).into()),
-    column("SENT/s", 9, true, |row, seconds| bytes(row.sent_bytes as f64 / seconds)),
-    column("RECV/s", 9, true, |row, seconds| bytes(row.received_bytes as f64 / seconds)),
-    column("LOCAL", 21, false, |row, _| endpoint(row.local_addr, row.local_port)),
-    column("REMOTE", 21, false, |row, _| endpoint(row.remote_addr, row.remote_port)),
+    column("PID", Fixed(7), true, |row, _| row.process.as_ref().map_or(UNKNOWN.into(), |process| process.pid.to_string())),
+    column("COMM", Between(8, 15), false, |row, _| row.process.as_ref().map_or(UNKNOWN.into(), |process| printable(&process.comm))),
+    column("ROLE", Spare(6), false, |row, _| row.role.map_or(UNKNOWN, |role| role.name()).into()),
+    column("STATE", Spare(11), false, |row, _| state_name(row.state).unwrap_or(UNKNOWN).into()),
+    column("SENT/s", Fixed(9), true, |row, seconds| bytes(row.sent_bytes as f64 / seconds)),
+    column("RECV/s", Fixed(9), true, |row, seconds| bytes(row.received_bytes as f64 / seconds)),
+    column("REMOTE", Address, false, |row, _| endpoint(row.remote_addr, row.remote_port)),
+    column("LOCAL", Address, false, |row, _| endpoint(row.local_addr, row.local_port)),
 ];
 
 /// How the table is shown.
@@ -45,55 +63,109 @@ fn endpoint(address: std::net::IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(address, port).to_string()
 }
 
-/// Writes an interval: a line about the host, the heading, the rows.
+/// The columns that fit, with their widths. `widest` is the length of the longest address.
+fn layout(width: Option<usize>, widest: usize) -> Vec<(&'static Column, usize)> {
+    let address = widest.max(LEAST_ADDRESS);
+    let mut columns: Vec<_> = COLUMNS
+        .iter()
+        .map(|column| {
+            let cells = match column.width {
+                Fixed(cells) | Spare(cells) | Between(_, cells) => cells,
+                Address => address,
+            };
+            (column, cells)
+        })
+        .collect();
+    let Some(width) = width else { return columns };
+    let used = |columns: &[(&Column, usize)]| columns.iter().map(|(_, cells)| cells + 1).sum::<usize>() - 1;
+    while used(&columns) > width
+        && let Some(spare) = columns.iter().position(|(column, _)| matches!(column.width, Spare(_)))
+    {
+        columns.remove(spare);
+    }
+    let mut excess = used(&columns).saturating_sub(width);
+    for (column, cells) in &mut columns {
+        let least = match column.width {
+            Between(least, _) => least,
+            Address => LEAST_ADDRESS.min(*cells),
+            Fixed(_) | Spare(_) => continue,
+        };
+        let taken = excess.min(*cells - least);
+        *cells -= taken;
+        excess -= taken;
+    }
+    columns
+}
+
+fn cell(column: &Column, text: &str, cells: usize) -> String {
+    let length = text.chars().count();
+    if matches!(column.width, Address) && length > cells {
+        let tail: String = text.chars().skip(length - cells.saturating_sub(1)).collect();
+        return format!("…{tail}");
+    }
+    fit(text, cells, column.right)
+}
+
+/// What the numbers below it leave out, each in a line of its own, so that no narrow screen cuts it off.
+fn warnings(snapshot: &Snapshot) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if snapshot.unattributed_sent_bytes + snapshot.unattributed_received_bytes > 0 {
+        warnings.push(format!(
+            "UNATTRIBUTED: sent {}, received {} (--max-connections?)",
+            bytes(snapshot.unattributed_sent_bytes as f64),
+            bytes(snapshot.unattributed_received_bytes as f64),
+        ));
+    }
+    if snapshot.lost_events > 0 {
+        warnings.push(format!("LOST: the last records of {} connections", snapshot.lost_events));
+    }
+    warnings
+}
+
+/// Lines that an interval has beside its rows.
+pub fn lines_beside_rows(snapshot: &Snapshot) -> usize {
+    // The summary, the heading, and one for the rows that do not fit.
+    3 + warnings(snapshot).len()
+}
+
+/// Writes an interval: a line about the host, warnings, the heading, the rows.
 pub fn write(out: &mut impl Write, host: &str, snapshot: &Snapshot, rows: &[&Row], style: Style) -> io::Result<()> {
     let seconds = snapshot.interval.as_secs_f64().max(1e-3);
     let total = |of: fn(&Row) -> u64| bytes(rows.iter().map(|row| of(row)).sum::<u64>() as f64 / seconds);
-    let mut summary = format!(
-        "{} {}  {} rows  sent {}/s  received {}/s",
+    let summary = format!(
+        "{}  {} rows  sent {}/s  received {}/s  {}",
         humantime::format_rfc3339_seconds(snapshot.time),
-        printable(host),
         rows.len(),
         total(|row| row.sent_bytes),
         total(|row| row.received_bytes),
+        printable(host),
     );
-    if snapshot.unattributed_sent_bytes + snapshot.unattributed_received_bytes > 0 {
-        summary += &format!(
-            "  UNATTRIBUTED sent {} received {} (table full: raise --max-connections)",
-            bytes(snapshot.unattributed_sent_bytes as f64),
-            bytes(snapshot.unattributed_received_bytes as f64),
-        );
-    }
-    if snapshot.lost_events > 0 {
-        summary += &format!("  LOST {} events", snapshot.lost_events);
-    }
-    // Addresses are as wide as the widest that is shown, so that IPv6 is not cut and IPv4 wastes nothing.
-    let shown = &rows[..rows.len().min(style.rows)];
-    let widths: Vec<usize> = COLUMNS
-        .iter()
-        .map(|column| {
-            let fixed = !matches!(column.title, "LOCAL" | "REMOTE");
-            let widest = shown.iter().map(|row| (column.cell)(row, seconds).len()).max().unwrap_or(0);
-            if fixed { column.width } else { column.width.max(widest) }
-        })
-        .collect();
-    let line = |cell: &dyn Fn(&Column) -> String| {
-        let cells = COLUMNS.iter().zip(&widths).map(|(column, width)| fit(&cell(column), *width, column.right));
-        cells.collect::<Vec<_>>().join(" ")
-    };
     let cut = |line: &str| match style.width {
         Some(width) => fit(line, width, false).trim_end().to_owned(),
         None => line.trim_end().to_owned(),
     };
     writeln!(out, "{}", cut(&summary))?;
-    let heading = cut(&line(&|column| column.title.to_owned()));
+    for warning in warnings(snapshot) {
+        writeln!(out, "{}", cut(&warning))?;
+    }
+    let shown = &rows[..rows.len().min(style.rows)];
+    let addresses = |row: &&Row| {
+        let ends = [endpoint(row.local_addr, row.local_port), endpoint(row.remote_addr, row.remote_port)];
+        ends.map(|end| end.len()).into_iter().max()
+    };
+    let columns = layout(style.width, shown.iter().filter_map(addresses).max().unwrap_or(0));
+    let line = |text: &dyn Fn(&Column) -> String| {
+        let cells = columns.iter().map(|(column, cells)| cell(column, &text(column), *cells));
+        cut(&cells.collect::<Vec<_>>().join(" "))
+    };
+    let heading = line(&|column| column.title.to_owned());
     if style.color {
         writeln!(out, "\x1b[1m{heading}\x1b[0m")?;
     } else {
         writeln!(out, "{heading}")?;
     }
     for row in shown {
-        writeln!(out, "{}", cut(&line(&|column| (column.cell)(row, seconds))))?;
+        writeln!(out, "{}", line(&|column| (column.cell)(row, seconds)))?;
     }
     if shown.len() < rows.len() {
         writeln!(out, "{}", cut(&format!("... and {} more rows", rows.len() - shown.len())))?;
@@ -126,12 +198,22 @@ mod tests {
     #[test]
     fn rates_are_per_second_and_the_unattributed_are_named() {
         let lines = lines(&[&row()], Style { color: false, rows: 10, width: None });
-        assert!(
-            lines[0].contains("sent 500/s") && lines[0].contains("UNATTRIBUTED sent 0 received 2.0Ki"),
-            "{}",
-            lines[0]
-        );
-        assert!(lines[2].contains("nginx") && lines[2].contains("10.0.0.2:50000"), "{}", lines[2]);
+        assert!(lines[0].contains("sent 500/s"), "{}", lines[0]);
+        assert!(lines[1].contains("UNATTRIBUTED: sent 0, received 2.0Ki"), "{}", lines[1]);
+        assert!(lines[3].contains("nginx") && lines[3].contains("10.0.0.2:50000"), "{}", lines[3]);
+    }
+
+    #[test]
+    fn at_eighty_cells_both_ports_are_there_and_nothing_looks_like_another_number() {
+        let mut wide = row();
+        wide.remote_addr = [192, 168, 100, 100].into();
+        wide.local_addr = "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap();
+        for line in lines(&[&wide], Style { color: false, rows: 10, width: Some(80) }) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        let lines = lines(&[&wide, &row()], Style { color: false, rows: 10, width: Some(80) });
+        assert!(lines[3].contains("192.168.100.100:50000") && lines[3].ends_with("5555:6666]:80"), "{}", lines[3]);
+        assert!(lines[1].contains("received 2.0Ki"), "{}", lines[1]);
     }
 
     #[test]
@@ -153,7 +235,10 @@ mod tests {
 
     const ALL: Style = Style { color: false, rows: usize::MAX, width: None };
     /// Title and cells of the last two columns start here when the addresses are IPv4: 7 + 15 + 6 + 11 + 9 + 9 and a space each.
-    const LOCAL: usize = 63;
+    const REMOTE: usize = 63;
+    /// The summary, the warning of the unattributed bytes, the heading.
+    const ROWS: usize = 3;
+    const HEADING: usize = 2;
 
     fn between(local: &str, remote: &str) -> Row {
         let [local, remote] = [local, remote].map(|text| text.parse::<std::net::SocketAddr>().unwrap());
@@ -172,24 +257,24 @@ mod tests {
         let short = between("[::1]:80", "[::]:0");
         let long =
             between("[2001:db8:1111:2222:3333:4444:5555:6666]:80", "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535");
-        for (rows, remote) in [
-            // IPv4 and short IPv6 take 21 cells, the longest IPv6 address with port 80 takes 43.
-            (vec![&v4], LOCAL + 22),
-            (vec![&short, &v4], LOCAL + 22),
-            (vec![&v4, &long, &short], LOCAL + 44),
+        for (rows, local) in [
+            // IPv4 and short IPv6 take 21 cells, the longest IPv6 address and port take 46.
+            (vec![&v4], REMOTE + 22),
+            (vec![&short, &v4], REMOTE + 22),
+            (vec![&v4, &long, &short], REMOTE + 47),
         ] {
             let lines = lines(&rows, ALL);
-            assert_eq!(lines[1].find("LOCAL"), Some(LOCAL));
-            assert_eq!(lines[1].find("REMOTE"), Some(remote));
-            for (line, row) in lines[2..].iter().zip(&rows) {
-                assert_eq!(line[LOCAL..remote].trim_end(), endpoint(row.local_addr, row.local_port));
-                assert_eq!(&line[remote..], endpoint(row.remote_addr, row.remote_port));
+            assert_eq!(lines[HEADING].find("REMOTE"), Some(REMOTE));
+            assert_eq!(lines[HEADING].find("LOCAL"), Some(local));
+            for (line, row) in lines[ROWS..].iter().zip(&rows) {
+                assert_eq!(line[REMOTE..local].trim_end(), endpoint(row.remote_addr, row.remote_port));
+                assert_eq!(&line[local..], endpoint(row.local_addr, row.local_port));
             }
-            assert_eq!(lines.len(), 2 + rows.len());
+            assert_eq!(lines.len(), ROWS + rows.len());
         }
         // A row that is not shown takes no room.
         let lines = lines(&[&v4, &long], Style { rows: 1, ..ALL });
-        assert_eq!(lines[1].find("REMOTE"), Some(LOCAL + 22));
+        assert_eq!(lines[HEADING].find("LOCAL"), Some(REMOTE + 22));
     }
 
     #[test]
@@ -197,7 +282,7 @@ mod tests {
         for comm in ["日本語日本語日", "a-name-of-15-ch", "a-name-of-far-more-than-15", "", "e\u{301}e\u{301}"] {
             let mut named = row();
             named.process.as_mut().unwrap().comm = comm.into();
-            let line = &lines(&[&named], ALL)[2];
+            let line = &lines(&[&named], ALL)[ROWS];
             let before = &line[..line.find("server").unwrap()];
             assert_eq!(unicode_width::UnicodeWidthStr::width(before), 7 + 1 + 15 + 1, "{line}");
         }
@@ -206,9 +291,9 @@ mod tests {
     #[test]
     fn without_rows_there_is_a_summary_and_a_heading() {
         let lines = lines(&[], ALL);
-        assert_eq!(lines.len(), 2, "{lines:?}");
-        assert!(lines[0].starts_with("1970-01-01T00:00:00Z web1  0 rows  sent 0/s  received 0/s"), "{}", lines[0]);
-        assert!(lines[1].starts_with("    PID COMM"), "{}", lines[1]);
+        assert_eq!(lines.len(), ROWS, "{lines:?}");
+        assert_eq!(lines[0], "1970-01-01T00:00:00Z  0 rows  sent 0/s  received 0/s  web1");
+        assert!(lines[HEADING].starts_with("    PID COMM"), "{}", lines[HEADING]);
     }
 
     #[test]
@@ -225,7 +310,7 @@ mod tests {
             let lines = lines(&vec![&row; rows], Style { rows: limit, ..ALL });
             assert_eq!(lines.iter().filter(|line| line.contains("nginx")).count(), shown, "{rows} rows, {limit} fit");
             assert_eq!(lines.last().map(String::as_str).filter(|line| line.starts_with("...")), last);
-            assert_eq!(lines.len(), 2 + shown + usize::from(last.is_some()));
+            assert_eq!(lines.len(), ROWS + shown + usize::from(last.is_some()));
             // The summary is of all rows: 500 bytes a second each.
             assert!(lines[0].contains(&format!("{rows} rows  sent {}/s", bytes(500.0 * rows as f64))), "{}", lines[0]);
         }
@@ -236,20 +321,20 @@ mod tests {
         let long = between("[2001:db8:1111:2222:3333:4444:5555:6666]:80", "[::1]:1");
         for width in [0, 1, 7, 8, 40, 80, 500] {
             let lines = lines(&[&long, &long], Style { color: false, rows: 1, width: Some(width) });
-            assert_eq!(lines.len(), 4);
+            assert_eq!(lines.len(), ROWS + 2);
             assert!(lines.iter().all(|line| line.chars().count() <= width), "{width}: {lines:?}");
         }
         // Colour takes no cells, and is switched off again behind a heading that was cut.
         let lines = lines(&[&long], Style { color: true, rows: 1, width: Some(5) });
-        assert_eq!(lines[1], "\x1b[1m    P\x1b[0m");
+        assert_eq!(lines[HEADING], "\x1b[1m    P\x1b[0m");
     }
 
     #[test]
     fn what_is_not_known_is_a_dash() {
         let unknown = Row { process: None, role: None, state: 99, ..row() };
-        let line = &lines(&[&unknown], ALL)[2];
+        let line = &lines(&[&unknown], ALL)[ROWS];
         let cells: Vec<_> = line.split_whitespace().collect();
-        assert_eq!(cells[..4], ["-", "-", "-", "UNKNOWN"]);
+        assert_eq!(cells[..4], ["-", "-", "-", "-"]);
     }
 
     #[test]
@@ -267,7 +352,7 @@ mod tests {
         write(&mut out, "web1", &snapshot, &[&row()], ALL).unwrap();
         let text = String::from_utf8(out).unwrap();
         // As if it were a millisecond.
-        assert!(text.contains("sent 976.6Ki/s") && text.contains("LOST 4 events"), "{text}");
+        assert!(text.contains("sent 976.6Ki/s") && text.contains("LOST: the last records of 4"), "{text}");
         assert!(!text.contains("inf") && !text.contains("NaN") && !text.contains("UNATTRIBUTED"), "{text}");
     }
 }

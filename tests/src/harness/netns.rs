@@ -70,6 +70,14 @@ impl NetNs {
         }
         Ok(())
     }
+
+    /// Lets the interface to the other namespace send so slowly, with so short a queue, that packets cannot leave the host.
+    pub fn throttle(&self) -> Result<()> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, "tc", "qdisc", "add", "dev", "ow0", "root"]);
+        command.args(["tbf", "rate", "50mbit", "burst", "32kb", "limit", "30000"]);
+        must(command, patience(20)).map(drop)
+    }
 }
 
 impl Drop for NetNs {

@@ -18,6 +18,7 @@ fn host(facts: KernelFacts, kprobes: bool) -> HostFacts {
         lockdown: Some("none".into()),
         may_load: true,
         may_inspect: true,
+        initial_pid_namespace: true,
         memlock_bytes: None,
         bpf_stats_enabled: Some(false),
     }
