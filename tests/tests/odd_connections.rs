@@ -113,7 +113,7 @@ fn what_cannot_leave_the_host_at_once_is_counted_once() -> Result<()> {
         hold.close()?;
         let run = top.stop()?;
         let ours = |row: &&overwatch_tests::harness::rows::Row| [client.inode(), server.inode()].contains(&row.netns);
-        let shown: Bytes = rows(&run.intervals).filter(ours).map(|row| row.bytes()).sum();
+        let shown: Bytes = rows(&run.intervals).filter(ours).map(overwatch_tests::harness::rows::Row::bytes).sum();
         let counted: Bytes = ends.iter().map(|end| Bytes { sent: end.sent, received: end.received }).sum();
         ensure!(shown == counted, "{tier}: {shown:?} shown, {counted:?} counted");
     }

@@ -99,6 +99,8 @@ impl Session {
             .map_err(|(refusal, attempts)| SessionError::Refused { refusal, attempts })?;
         attached.degradations.extend((!host.initial_pid_namespace).then(other_pid_namespace));
         let seeded = seed::seed(&mut ebpf, &btf, root, owners)?;
+        drop(btf);
+        give_back_memory();
         Ok(Self {
             maps,
             attached,
@@ -285,6 +287,15 @@ impl Session {
             }
         }
         Ok(present)
+    }
+}
+
+/// Reading the kernel's type information took some 25 MB, which the allocator would keep for the life of the process.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: only looks for free pages at the allocator's own; any thread may call it at any time.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -109,8 +109,8 @@ pub struct Hook {
     pub loss: &'static str,
 }
 
-const NO_SPLICE: &str =
-    "bytes taken by splice(2) are not seen while they flow; the total is made good from the kernel's counters at close";
+const NO_SPLICE: &str = "bytes taken by splice(2) are not seen as calls; they are made good from the kernel's counters, \
+    one or two intervals late while the process also makes calls that are seen, else at close";
 const NO_ACCEPT: &str = "accepted connections get their owner from the first read or write instead of accept";
 const ALL: &str = "nothing works without it";
 

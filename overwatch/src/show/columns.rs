@@ -91,17 +91,15 @@ pub const CONNECTION: &[Column] = &[
         |row, _| Value::Number(row.sent_bytes_total),
     ),
     column("received_bytes_total", "bytes received, likewise", |row, _| Value::Number(row.received_bytes_total)),
-    column(
-        "reconciled_sent_bytes",
-        "of sent_bytes: what no hook saw, known from the kernel's counters at the end",
-        |row, _| Value::Number(row.reconciled_sent_bytes),
-    ),
+    column("reconciled_sent_bytes", "of sent_bytes: what no hook saw, known from the kernel's counters", |row, _| {
+        Value::Number(row.reconciled_sent_bytes)
+    }),
     column("reconciled_received_bytes", "of received_bytes: likewise", |row, _| {
         Value::Number(row.reconciled_received_bytes)
     }),
     column(
         "kernel_sent_bytes_total",
-        "the kernel's own count for the whole connection; null until it has ended",
+        "the kernel's own count for the connection since it began, or since overwatch did; null until it has ended",
         |row, _| optional(row.kernel_totals, |totals| Value::Number(totals.sent_bytes)),
     ),
     column("kernel_received_bytes_total", "likewise, what the application took from the socket", |row, _| {
