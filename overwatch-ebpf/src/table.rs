@@ -50,8 +50,7 @@ pub(crate) fn account(sock: Address, moved: Moved) {
     let mut entry = CONNECTIONS.get_ptr_mut(sock);
     if let Some(connection) = entry
         // SAFETY: as below.
-        && unsafe { (*connection).flags } & flag::CLOSED != 0
-        && is_another(sock, unsafe { (*connection).remote_port })
+        && unsafe { (*connection).flags & flag::CLOSED != 0 && is_another(sock, (*connection).remote_port) }
     {
         // Left from an earlier socket at this address, since the kernel showed us neither its end nor this one's birth.
         finish(sock, connection);
