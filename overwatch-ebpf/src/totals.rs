@@ -15,13 +15,10 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    /// Since the entry was made. An entry that was not made at connect has the SYN in its base.
+    /// As far as we know. Who opened the connection sent a SYN, also before we saw it.
     #[inline(always)]
     pub(crate) fn of(connection: &Connection) -> Self {
-        Self {
-            syn: connection.role == role::CLIENT && connection.base_sent == 0,
-            fin: connection.flags & flag::FIN_SENT != 0,
-        }
+        Self { syn: connection.role == role::CLIENT, fin: connection.flags & flag::FIN_SENT != 0 }
     }
 }
 
