@@ -30,8 +30,11 @@ counters! {
     ActivityDeferred = "activity_deferred",
     /// Final records that did not fit into the ring buffer and were put into a map for the next drain.
     ClosedDeferred = "closed_deferred",
-    /// Final records that fitted nowhere; their unreported bytes are in the unattributed counters.
+    /// Final records that fitted nowhere; their unreported bytes are in the unattributed counters, and all of their bytes in
+    /// the map of what was lost.
     ClosedLost = "closed_lost",
+    /// Changes of state or owner that did not fit into the ring buffer. Somebody who follows them must look at the whole table.
+    ChangeLost = "change_lost",
     /// Returns whose entry was not seen (kprobe tier). Their bytes are made good at close.
     ReturnUnmatched = "return_unmatched",
     /// Calls whose return was not seen (kprobe tier): more were in the function than the kernel follows. Their bytes are

@@ -25,6 +25,8 @@ macro_rules! with_offsets {
             SOCK_PROTOCOL = "sock", "sk_protocol", required;
             SOCK_SOCKET = "sock", "sk_socket", required;
             SOCK_MAX_ACK_BACKLOG = "sock", "sk_max_ack_backlog", required;
+            SOCK_ERROR = "sock", "sk_err", required;
+            INET_SOURCE_PORT = "inet_sock", "inet_sport", required;
             NET_INUM = "net", "ns.inum", required;
             TCP_BYTES_RECEIVED = "tcp_sock", "bytes_received", required;
             TCP_BYTES_SENT = "tcp_sock", "bytes_sent", required;
@@ -35,6 +37,11 @@ macro_rules! with_offsets {
             TCP_COPIED_SEQ = "tcp_sock", "copied_seq", required;
             TCP_SND_NXT = "tcp_sock", "snd_nxt", required;
             TCP_WRITE_SEQ = "tcp_sock", "write_seq", required;
+            TCP_SRTT_US = "tcp_sock", "srtt_us", required;
+            TCP_SEGMENTS_OUT = "tcp_sock", "segs_out", required;
+            TCP_SEGMENTS_IN = "tcp_sock", "segs_in", required;
+            TCP_TOTAL_RETRANS = "tcp_sock", "total_retrans", required;
+            TCP_LOST = "tcp_sock", "lost", required;
             TASK_GROUP_LEADER = "task_struct", "group_leader", required;
             TASK_COMM = "task_struct", "comm", required;
             TASK_FILES = "task_struct", "files", required;
@@ -46,6 +53,11 @@ macro_rules! with_offsets {
             SOCKET_FILE = "socket", "file", required;
             SOCKET_ALLOC_SOCKET = "socket_alloc", "socket", required;
             SOCKET_ALLOC_INODE_NUMBER = "socket_alloc", "vfs_inode.i_ino", required;
+            STATE_RECORD_SOCK = "trace_event_raw_inet_sock_set_state", "skaddr", optional;
+            STATE_RECORD_OLD = "trace_event_raw_inet_sock_set_state", "oldstate", optional;
+            STATE_RECORD_NEW = "trace_event_raw_inet_sock_set_state", "newstate", optional;
+            DESTROY_RECORD_SOCK = "trace_event_raw_tcp_event_sk", "skaddr", optional;
+            MPTCP_FIRST = "mptcp_sock", "first", optional;
             SYSCALL_EXIT_RET = "syscall_trace_exit", "ret", optional;
         }
     };
@@ -58,6 +70,9 @@ macro_rules! with_enumerators {
         $callback! {
             TCP_ESTABLISHED = "TCP_ESTABLISHED";
             TCP_SYN_SENT = "TCP_SYN_SENT";
+            TCP_CLOSE_WAIT = "TCP_CLOSE_WAIT";
+            TCP_CLOSING = "TCP_CLOSING";
+            TCP_FIN_WAIT2 = "TCP_FIN_WAIT2";
             TCP_FIN_WAIT1 = "TCP_FIN_WAIT1";
             TCP_LAST_ACK = "TCP_LAST_ACK";
             TCP_SYN_RECV = "TCP_SYN_RECV";
@@ -88,10 +103,18 @@ macro_rules! with_arguments {
             SPLICE_READ_RETURN = "tcp_splice_read", "return";
             ACCEPT_RETURN = "inet_csk_accept", "return";
             ITER_TCP_SK = "bpf_iter_tcp", "sk_common";
+            CONNECT_V4_SK = "tcp_v4_connect", "sk";
+            CONNECT_V4_ADDRESS = "tcp_v4_connect", "uaddr";
+            CONNECT_V4_RETURN = "tcp_v4_connect", "return";
+            CONNECT_V6_SK = "tcp_v6_connect", "sk";
+            CONNECT_V6_ADDRESS = "tcp_v6_connect", "uaddr";
+            CONNECT_V6_RETURN = "tcp_v6_connect", "return";
             STATE_SK = "btf_trace_inet_sock_set_state", "sock";
             STATE_OLD = "btf_trace_inet_sock_set_state", "int 0";
             STATE_NEW = "btf_trace_inet_sock_set_state", "int 1";
             DESTROY_SK = "btf_trace_tcp_destroy_sock", "sock";
+            SEND_RESET_SK = "btf_trace_tcp_send_reset", "sock";
+            RECEIVE_RESET_SK = "btf_trace_tcp_receive_reset", "sock";
             SEND_LENGTH_SK = "btf_trace_sock_send_length", "sock";
             SEND_LENGTH_RESULT = "btf_trace_sock_send_length", "int 0";
             RECV_LENGTH_SK = "btf_trace_sock_recv_length", "sock";

@@ -2,35 +2,60 @@
 
 use aya_ebpf::{
     EbpfContext as _,
+    helpers::bpf_ktime_get_ns,
     macros::{fexit, kretprobe, tracepoint},
     programs::{FExitContext, RetProbeContext, TracePointContext},
 };
 use overwatch_common::connection::role;
 
 use crate::{
-    kernel::{self, Address, argument, follow, read},
-    maps::CONNECTIONS,
-    table,
+    changes, ends, entry,
+    kernel::{self, Address, argument},
+    maps::{CONNECTIONS, note_full},
+    sockets,
+    table::Moved,
 };
 
 /// The child's entry belongs to the process that accepts, until another one moves bytes over it.
 #[inline(always)]
 fn accepted(sock: Address) {
-    if sock == 0 || !table::is_tcp(sock) {
+    if sock == 0 || !sockets::is_tcp(sock) {
         return;
     }
-    if let Some(earlier) = CONNECTIONS.get_ptr_mut(sock) {
+    let mut entry = CONNECTIONS.get_ptr_mut(sock);
+    if let Some(earlier) = entry
         // SAFETY: the pointer is from the lookup.
-        let port = unsafe { (*earlier).remote_port };
-        let same: u16 = u16::from_be(read(sock, kernel::SOCK_REMOTE_PORT.load()));
-        if port == same {
-            // The seed or the first call on it was faster.
-            return;
-        }
+        && sockets::is_another(sock, unsafe { (*earlier).remote_port })
+    {
         // Left behind by a socket whose end we did not see.
-        table::finish(sock, earlier);
+        ends::finish(sock, earlier);
+        entry = None;
     }
-    table::create(sock, role::SERVER, 0, 0, None);
+    if entry.is_none() {
+        entry::create_late(sock, role::SERVER, &Moved { sent: 0, received: 0 }, None);
+        entry = CONNECTIONS.get_ptr_mut(sock);
+    }
+    let Some(connection) = entry else {
+        note_full();
+        return;
+    };
+    // SAFETY: the pointer is from the lookup. Transitions may write the entry at the same time, but not the words that an accept
+    // writes, nor flags, which only they write.
+    unsafe {
+        let connection = &mut *connection;
+        let now = bpf_ktime_get_ns();
+        if connection.accepted_ns == 0 {
+            connection.accepted_ns = now;
+        }
+        if connection.remote_port == 0 {
+            // With TCP Fast Open it is accepted before it is established.
+            sockets::fill_addresses(connection, sock);
+        }
+        if connection.tgid == 0 {
+            entry::own(connection);
+        }
+        changes::tell(sock, connection, connection.state, connection.state_ns, now);
+    }
 }
 
 /// fexit of `struct sock *inet_csk_accept(struct sock *sk, ...)`
@@ -53,28 +78,9 @@ pub(crate) fn accept_syscall(context: TracePointContext) -> u32 {
     // SAFETY: BTF told where the result stands in the record; the verifier checks the bound.
     let result: i64 = unsafe { context.read_at(kernel::SYSCALL_EXIT_RET.load() as usize) }.unwrap_or(-1);
     if result >= 0
-        && let Some(sock) = socket_of(result as u64)
+        && let Some(sock) = sockets::of_descriptor(result as u64).and_then(sockets::first_subflow)
     {
         accepted(sock);
     }
     0
-}
-
-/// From a file descriptor of the current process to its TCP socket.
-#[inline(always)]
-fn socket_of(descriptor: u64) -> Option<Address> {
-    // SAFETY: no arguments; gives the address of the current task.
-    let task = unsafe { aya_ebpf::helpers::generated::bpf_get_current_task() };
-    let files = follow(task, kernel::TASK_FILES.load())?;
-    let table = follow(files, kernel::FILES_FDT.load())?;
-    let limit: u32 = read(table, kernel::FDTABLE_MAX_FDS.load());
-    if descriptor >= u64::from(limit) {
-        return None;
-    }
-    let array = follow(table, kernel::FDTABLE_FD.load())?;
-    let file = follow(array + descriptor * 8, 0)?;
-    let socket = follow(file, kernel::FILE_PRIVATE_DATA.load())?;
-    // Another thread may have closed the descriptor and opened something else: only a socket points back to its file.
-    (follow(socket, kernel::SOCKET_FILE.load())? == file).then_some(())?;
-    follow(socket, kernel::SOCKET_SK.load())
 }

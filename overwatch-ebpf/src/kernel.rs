@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     Global,
-    helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf},
+    helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf, bpf_probe_read_user_buf},
 };
 use overwatch_common::{connection::COMM_LEN, kernel::ABSENT, with_arguments, with_enumerators, with_offsets};
 
@@ -24,6 +24,10 @@ macro_rules! arguments {
 with_offsets!(offsets);
 with_enumerators!(enumerators);
 with_arguments!(arguments);
+
+/// Not 0 when the user side wants to be told of every change of state or owner.
+#[unsafe(no_mangle)]
+pub(crate) static WANT_CHANGES: Global<u32> = Global::new(0);
 
 /// A kernel address. Never dereferenced here, only read through the helper, which refuses what is not mapped.
 pub(crate) type Address = u64;
@@ -96,6 +100,28 @@ pub(crate) fn register(context: *const core::ffi::c_void, position: &Global<u32>
         5 => load::<{ offset_of!(pt_regs, r9) }>(context),
         _ => 0,
     }
+}
+
+/// Reads bytes of the current process's own memory; zeroes when it has none there.
+#[inline(always)]
+pub(crate) fn read_user(target: &mut [u8], address: u64) {
+    // SAFETY: the helper checks the source address itself, and the target is as long as it is told.
+    let _zeroed = unsafe { bpf_probe_read_user_buf(address as *const u8, target) };
+}
+
+/// The first two arguments of the system call that the current process is in. Linux 5.15 and later.
+#[cfg(bpf_target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn syscall_arguments() -> (u64, u64) {
+    use core::mem::offset_of;
+
+    use aya_ebpf::{
+        bindings::pt_regs,
+        helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    };
+    // SAFETY: no arguments but the task that the kernel has just given; the registers are its own.
+    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf().cast()) } as Address;
+    (read(registers, offset_of!(pt_regs, rdi) as u32), read(registers, offset_of!(pt_regs, rsi) as u32))
 }
 
 /// Fills `name` with that of the current process: of its main thread, not of the thread that happens to run.

@@ -1,8 +1,9 @@
 //! Kernel side of overwatch: programs that keep the connection table, and nothing else.
 //!
-//! One body of logic per signal ([`table`]), shared by its fentry, kprobe and tracepoint entry points, which only
-//! find their arguments: [`bytes`] (sent, received), [`accept`], [`states`] (transitions, end of life) and [`seed`]
-//! (connections that were there before us).
+//! The entry points only find their arguments, by fentry, kprobe or tracepoint: [`bytes`] (sent, received), [`connect`],
+//! [`accept`], [`states`] (transitions, end of life), [`resets`] and [`seed`] (what was there before us). The logic is shared:
+//! [`entry`] (how an entry begins), [`table`] (what moves), [`ends`] (its last record), [`listeners`], [`changes`] (telling of
+//! transitions), [`totals`] (the kernel's own counters) and [`sockets`] (what a socket says about itself).
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -11,9 +12,16 @@
 
 mod accept;
 mod bytes;
+mod changes;
+mod connect;
+mod ends;
+mod entry;
 mod kernel;
+mod listeners;
 mod maps;
+mod resets;
 mod seed;
+mod sockets;
 mod states;
 mod table;
 mod totals;

@@ -2,12 +2,12 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use overwatch_common::{
-    connection::{Connection, InFlight, Owner, Share, ShareKey},
+    connection::{Connecting, Connection, InFlight, Listener, Owner, Share, ShareKey},
     counter::{COUNTERS as COUNTER_NAMES, Counter},
-    event::{CONTROL_WORDS, ClosedKey, EPOCH, WAS_FULL},
+    event::{AUDIT, CONTROL_WORDS, ClosedKey, EPOCH, LostKey, LostSum, WAS_FULL},
 };
 
 /// The connection table, keyed by the socket's address.
@@ -22,13 +22,29 @@ pub(crate) static SHARES: HashMap<ShareKey, Share> = HashMap::with_max_entries(1
 #[map]
 pub(crate) static DEFERRED: HashMap<ClosedKey, Connection> = HashMap::with_max_entries(65_536, 0);
 
-/// Activity notices and final records.
+/// What connections have moved whose final records fitted nowhere, by process.
+#[map]
+pub(crate) static LOST: HashMap<LostKey, LostSum> = HashMap::with_max_entries(4_096, 0);
+
+/// Listening sockets, by the socket's address.
+#[map]
+pub(crate) static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(16_384, 0);
+
+/// Sockets whose end the second program has seen first, until the first has (see `states`).
+#[map]
+pub(crate) static ENDED_AGAIN: LruHashMap<u64, u8> = LruHashMap::with_max_entries(4_096, 0);
+
+/// Activity notices, changes and final records.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 * 1024 * 1024, 0);
 
 /// Calls between entry and return, keyed by thread (kprobe tier).
 #[map]
 pub(crate) static IN_FLIGHT: HashMap<u64, InFlight> = HashMap::with_max_entries(32_768, 0);
+
+/// Connects that have not returned, keyed by thread (kprobe tier).
+#[map]
+pub(crate) static CONNECTING: HashMap<u64, Connecting> = HashMap::with_max_entries(4_096, 0);
 
 /// Owners of the sockets that were open before the start, keyed by inode; read while seeding.
 #[map]
@@ -92,4 +108,11 @@ pub(crate) fn note_full() {
 pub(crate) fn was_full() -> bool {
     // SAFETY: as in `epoch`.
     CONTROL.get_ptr(WAS_FULL).is_some_and(|word| unsafe { core::ptr::read_volatile(word) } != 0)
+}
+
+/// Number of the running audit, or of the last one.
+#[inline(always)]
+pub(crate) fn audit() -> u16 {
+    // SAFETY: as in `epoch`.
+    CONTROL.get_ptr(AUDIT).map_or(0, |word| unsafe { core::ptr::read_volatile(word) }) as u16
 }

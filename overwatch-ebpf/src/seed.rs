@@ -1,20 +1,21 @@
-//! Connections that were open before the start: the kernel's own walk over the TCP sockets of a network namespace.
+//! What is there: the kernel's own walk over the TCP sockets of a network namespace. At the start it finds what was there before
+//! us, later on (an audit) what we have missed; and what it does not find has gone.
 
 use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_skc_to_tcp_sock};
 use overwatch_common::{
-    connection::{COMM_LEN, Owner, role},
+    connection::{Owner, flag, role},
     counter::Counter,
 };
 
 use crate::{
+    entry::{self, NOBODY},
     kernel::{self, Address, argument, follow, read},
-    maps::{CONNECTIONS, OWNERS, PLAIN_LISTENERS, count, note_full},
-    table,
+    listeners,
+    maps::{CONNECTIONS, LISTENERS, OWNERS, PLAIN_LISTENERS, audit, count, note_full},
+    sockets,
+    table::Moved,
     totals::{self, Sequence},
 };
-
-/// Owner of a socket that no process has open, as far as we could see.
-static NOBODY: Owner = Owner { comm: [0; COMM_LEN], tgid: 0, pad: 0, cgroup_id: 0 };
 
 /// iter/tcp: called for every TCP socket while the kernel holds it, so an entry made here is not older than the
 /// socket's end, which takes it out again. Bytes moved before are the base and never show.
@@ -29,48 +30,80 @@ pub(crate) extern "C" fn seed(context: *mut core::ffi::c_void) -> i32 {
     }
     let state = u32::from(read::<u8>(sock, kernel::SOCK_STATE.load()));
     if state == kernel::TCP_LISTEN.load() {
-        if table::role_of(sock) == role::UNKNOWN {
+        if sockets::role_of(sock) == role::UNKNOWN {
             let _full = PLAIN_LISTENERS.insert(place(sock), &1, u64::from(BPF_ANY));
+        }
+        match LISTENERS.get_ptr_mut(sock) {
+            // SAFETY: the pointer is from the lookup; audits run one after the other.
+            Some(listener) => unsafe { (*listener).audit = audit() },
+            None => listeners::note(sock, owner_of(sock), 0),
         }
         return 0;
     }
     if state == kernel::TCP_CLOSE.load() {
         return 0;
     }
-    // Without a struct socket nobody can move bytes: not accepted yet, or already left by its process.
-    let Some(socket) = follow(sock, kernel::SOCK_SOCKET.load()) else {
-        return 0;
-    };
-    let inode_number: u64 =
-        read(socket - u64::from(kernel::SOCKET_ALLOC_SOCKET.load()), kernel::SOCKET_ALLOC_INODE_NUMBER.load());
     if let Some(connection) = CONNECTIONS.get_ptr_mut(sock) {
-        // Its next bytes were faster than the walk.
-        // SAFETY: the pointer is from the lookup; nobody else writes the role of an entry.
+        // Its next bytes were faster than the walk, or this is an audit.
+        // SAFETY: the pointer is from the lookup; nobody else writes the role of an entry, or its audit.
         unsafe {
+            (*connection).audit = audit();
             if (*connection).role == role::UNKNOWN {
                 (*connection).role = role_of_open(sock);
             }
         }
         count(Counter::Seeded, 1);
-    } else {
-        let before = totals::now(sock, Sequence::default());
-        // SAFETY: the pointer is from the lookup; the user side wrote the table before.
-        let owner = OWNERS.get_ptr(inode_number).map_or(&NOBODY, |owner| unsafe { &*owner });
-        table::create(sock, role_of_open(sock), before.sent, before.received, Some(owner));
-        if CONNECTIONS.get_ptr(sock).is_some() {
-            count(Counter::Seeded, 1);
-        } else {
-            note_full();
-        }
+        return 0;
     }
+    let before = totals::now(sock, Sequence::default());
+    entry::create(sock, role::UNKNOWN, flag::PARTIAL, &Moved { sent: 0, received: 0 }, Some(&NOBODY));
+    let Some(connection) = CONNECTIONS.get_ptr_mut(sock) else {
+        note_full();
+        return 0;
+    };
+    // Written here and not handed over: kernels before 5.15 or so would follow each combination through all of `create`.
+    // SAFETY: the pointer is from the lookup; the kernel holds the socket, and the entry is a moment old.
+    let connection = unsafe { &mut *connection };
+    connection.base_sent = before.sent;
+    connection.base_received = before.received;
+    connection.role = role_of_open(sock);
+    connection.flags |= entry::flags_of(state) | accepted(sock, state);
+    let owner = owner_of(sock);
+    if connection.tgid == 0 {
+        connection.comm = owner.comm;
+        connection.cgroup_id = owner.cgroup_id;
+        connection.tgid = owner.tgid;
+    }
+    count(Counter::Seeded, 1);
     0
+}
+
+/// Without a struct socket it waits to be accepted, unless the process has left it already.
+#[inline(always)]
+fn accepted(sock: Address, state: u32) -> u32 {
+    let waits = state == kernel::TCP_ESTABLISHED.load()
+        || state == kernel::TCP_CLOSE_WAIT.load()
+        || state == kernel::TCP_SYN_RECV.load();
+    if sockets::is_held(sock) || !waits { flag::ACCEPTED } else { 0 }
+}
+
+/// The process that has the socket open, as far as the user side could see.
+#[inline(always)]
+fn owner_of(sock: Address) -> &'static Owner {
+    let Some(socket) = follow(sock, kernel::SOCK_SOCKET.load()) else {
+        return &NOBODY;
+    };
+    let inode_number: u64 =
+        read(socket - u64::from(kernel::SOCKET_ALLOC_SOCKET.load()), kernel::SOCKET_ALLOC_INODE_NUMBER.load());
+    // SAFETY: the pointer is from the lookup; the user side wrote the table before.
+    OWNERS.get_ptr(inode_number).map_or(&NOBODY, |owner| unsafe { &*owner })
 }
 
 /// Without a backlog it is no listener's child, unless of a listener with a backlog of 0, and the walk comes to the
 /// listeners first (`tcp_get_idx`, net/ipv4/tcp_ipv4.c).
 #[inline(always)]
 fn role_of_open(sock: Address) -> u8 {
-    match table::role_of(sock) {
+    match sockets::role_of(sock) {
         role::UNKNOWN if PLAIN_LISTENERS.get_ptr(place(sock)).is_none() => role::CLIENT,
         known => known,
     }
@@ -80,5 +113,5 @@ fn role_of_open(sock: Address) -> u8 {
 #[inline(always)]
 fn place(sock: Address) -> u64 {
     let port: u16 = read(sock, kernel::SOCK_LOCAL_PORT.load());
-    u64::from(table::netns_of(sock)) << 16 | u64::from(port)
+    u64::from(sockets::netns_of(sock)) << 16 | u64::from(port)
 }

@@ -1,5 +1,6 @@
 //! What the kernel itself knows of the bytes that an application handed to a socket and took from it.
 
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use overwatch_common::connection::{Connection, flag, role};
 
 use crate::{
@@ -45,11 +46,8 @@ pub(crate) fn transmitted(sock: Address, sequence: Sequence) -> u64 {
     let next_seq: u32 = read(sock, kernel::TCP_SND_NXT.load());
     let write_seq: u32 = read(sock, kernel::TCP_WRITE_SEQ.load());
     let fin_left = sequence.fin && write_seq == next_seq;
-    let by_payload = all.saturating_sub(again);
-    let by_sequence = (acked + ahead(next_seq, unacked_seq))
-        .saturating_sub(u64::from(sequence.syn))
-        .saturating_sub(u64::from(fin_left));
-    if by_payload < by_sequence { by_payload } else { by_sequence }
+    let by_sequence = less(acked + ahead(next_seq, unacked_seq), u64::from(sequence.syn) + u64::from(fin_left));
+    smaller(less(all, again), by_sequence)
 }
 
 /// What waits to be transmitted, without our FIN.
@@ -57,37 +55,86 @@ pub(crate) fn transmitted(sock: Address, sequence: Sequence) -> u64 {
 fn queued(sock: Address, sequence: Sequence) -> u64 {
     let write_seq: u32 = read(sock, kernel::TCP_WRITE_SEQ.load());
     let next_seq: u32 = read(sock, kernel::TCP_SND_NXT.load());
-    ahead(write_seq, next_seq).saturating_sub(u64::from(sequence.fin))
+    less(ahead(write_seq, next_seq), u64::from(sequence.fin))
 }
 
 /// How far one sequence number is ahead of another; 0 when it is behind, having been read too early.
 #[inline(always)]
 fn ahead(later: u32, earlier: u32) -> u64 {
-    let distance = later.wrapping_sub(earlier);
-    if distance > i32::MAX as u32 { 0 } else { u64::from(distance) }
+    above_zero(i64::from(later.wrapping_sub(earlier) as i32))
 }
 
-/// What arrived less what was not read yet, so data that was never read does not count. The peer's FIN, which occupies a
-/// sequence number, is taken out.
+/// The number, or 0 when it is negative. Without a branch, which kernels up to 6.1 would follow both ways in all combinations.
+#[inline(always)]
+fn above_zero(number: i64) -> u64 {
+    let mut sign = number;
+    // SAFETY: shifts a register; in assembly since the compiler would know it for a branch.
+    unsafe { core::arch::asm!("{sign} s>>= 63", sign = inout(reg) sign) };
+    (number & !sign) as u64
+}
+
+/// `from - what`, or 0. Byte counts do not come near 2^63.
+#[inline(always)]
+fn less(from: u64, what: u64) -> u64 {
+    above_zero(from.wrapping_sub(what) as i64)
+}
+
+/// The smaller of two.
+#[inline(always)]
+fn smaller(one: u64, other: u64) -> u64 {
+    one - less(one, other)
+}
+
+/// What arrived less what was not read yet, so data that was never read does not count. The peer's FIN is taken out.
 #[inline(always)]
 pub(crate) fn received(sock: Address) -> u64 {
     let arrived: u64 = read(sock, kernel::TCP_BYTES_RECEIVED.load());
     let next_seq: u32 = read(sock, kernel::TCP_RCV_NXT.load());
     let copied_seq: u32 = read(sock, kernel::TCP_COPIED_SEQ.load());
+    smaller(less(arrived, ahead(next_seq, copied_seq)), less(arrived, fin_arrived(sock)))
+}
+
+/// What has arrived and was not read.
+#[inline(always)]
+fn unread(sock: Address) -> u64 {
+    let next_seq: u32 = read(sock, kernel::TCP_RCV_NXT.load());
+    let copied_seq: u32 = read(sock, kernel::TCP_COPIED_SEQ.load());
+    less(ahead(next_seq, copied_seq), fin_arrived(sock))
+}
+
+/// 1 when the peer's FIN has come, which occupies a sequence number.
+#[inline(always)]
+fn fin_arrived(sock: Address) -> u64 {
     let flags: u64 = read(sock, kernel::SOCK_FLAGS.load());
-    let fin_arrived = flags >> (kernel::SOCK_DONE.load() & 63) & 1;
-    let taken = arrived.saturating_sub(ahead(next_seq, copied_seq));
-    let data = arrived.saturating_sub(fin_arrived);
-    if taken < data { taken } else { data }
+    flags >> (kernel::SOCK_DONE.load() & 63) & 1
+}
+
+/// The kernel keeps it in eighths (`tcp_sock.srtt_us`).
+#[inline(always)]
+pub(crate) fn smoothed_rtt_us(sock: Address) -> u32 {
+    read::<u32>(sock, kernel::TCP_SRTT_US.load()) >> 3
+}
+
+/// Writes what the kernel knows besides bytes into the entry.
+#[inline(always)]
+pub(crate) fn describe(sock: Address, connection: &mut Connection) {
+    connection.smoothed_rtt_us = smoothed_rtt_us(sock);
+    connection.segments_sent = read(sock, kernel::TCP_SEGMENTS_OUT.load());
+    connection.segments_received = read(sock, kernel::TCP_SEGMENTS_IN.load());
+    connection.retransmits = read(sock, kernel::TCP_TOTAL_RETRANS.load());
+    connection.lost_segments = read(sock, kernel::TCP_LOST.load());
+    connection.error = read(sock, kernel::SOCK_ERROR.load());
+    connection.unread = unread(sock) as u32;
 }
 
 /// Writes the kernel's counters into the entry for good when the socket reaches CLOSE, under its lock and before
 /// tcp_disconnect resets them.
 #[inline(always)]
 pub(crate) fn settle_at_close(sock: Address, connection: &mut Connection) {
+    describe(sock, connection);
     let totals = now(sock, Sequence::of(connection));
-    connection.kernel_sent = totals.sent.saturating_sub(connection.base_sent);
-    connection.kernel_received = totals.received.saturating_sub(connection.base_received);
+    connection.kernel_sent = less(totals.sent, connection.base_sent);
+    connection.kernel_received = less(totals.received, connection.base_received);
     connection.flags |= flag::CLOSED;
 }
 
@@ -99,12 +146,21 @@ pub(crate) fn settle_at_end(sock: Address, connection: &mut Connection) {
     if received > connection.kernel_received {
         connection.kernel_received = received;
     }
+    let arrived: u64 = read(sock, kernel::TCP_BYTES_RECEIVED.load());
+    let unread = unread(sock) as u32;
+    // Nothing that has arrived: tcp_disconnect has reset it all.
+    if arrived != 0 && unread < connection.unread {
+        connection.unread = unread;
+    }
     if connection.flags & flag::CLOSED == 0 {
         // Without what is queued: tcp_disconnect moves write_seq far ahead (net/ipv4/tcp.c).
         let sent = transmitted(sock, Sequence::of(connection)).saturating_sub(connection.base_sent);
         if sent > connection.kernel_sent {
             connection.kernel_sent = sent;
         }
+        describe(sock, connection);
+        // SAFETY: no arguments.
+        connection.closed_ns = unsafe { bpf_ktime_get_ns() };
         connection.flags |= flag::CLOSED;
         connection.state = kernel::TCP_CLOSE.load();
     }

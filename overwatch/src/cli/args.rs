@@ -62,6 +62,9 @@ pub struct Global {
     #[arg(long, global = true, value_name = "N", default_value_t = Capacity::DEFAULT_CONNECTIONS,
           value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub max_connections: u32,
+    /// Size of the ring buffer in which the kernel side tells of events: a power of two, at least a page
+    #[arg(long, global = true, value_name = "N", default_value_t = Capacity::DEFAULT_RING_BYTES, value_parser = ring_bytes)]
+    pub ring_buffer_bytes: u32,
     /// Say more on standard error
     #[arg(short, long, global = true)]
     pub verbose: bool,
@@ -177,6 +180,15 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// What the kernel takes for a ring buffer's size (`ringbuf_map_alloc`, kernel/bpf/ringbuf.c).
+fn ring_bytes(text: &str) -> Result<u32, String> {
+    let bytes: u32 = text.parse().map_err(|_| "not a number of bytes".to_owned())?;
+    if !bytes.is_power_of_two() || !(4_096..=1 << 30).contains(&bytes) {
+        return Err("must be a power of two from 4096 to 1073741824".to_owned());
+    }
+    Ok(bytes)
+}
+
 /// A network, or an address, which is a network of one.
 fn network(text: &str) -> Result<IpNet, String> {
     let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
@@ -217,6 +229,9 @@ mod tests {
             "overwatch top --port 65536",
             "overwatch top -4 -6",
             "overwatch top --max-connections 0",
+            "overwatch top --ring-buffer-bytes 0",
+            "overwatch top --ring-buffer-bytes 2048",
+            "overwatch top --ring-buffer-bytes 5000",
             "overwatch top --attach bpf",
             "overwatch top -o xml",
         ] {

@@ -13,7 +13,11 @@ use super::{
 use crate::{
     collect::{Session, SessionError},
     kernel::host::HostFacts,
-    probes::{attach::Outcome, catalogue::Hook, object::Capacity},
+    probes::{
+        attach::Outcome,
+        catalogue::Hook,
+        object::{Capacity, Interest},
+    },
     show::check::{self, Report, Verdict},
 };
 
@@ -21,8 +25,8 @@ use crate::{
 pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let root = Path::new("/");
     let host = HostFacts::read(root);
-    let capacity = Capacity::for_connections(global.max_connections);
-    let started = Session::start(&host, root, global.attach.into(), &capacity);
+    let capacity = Capacity::new(global.max_connections, global.ring_buffer_bytes);
+    let started = Session::start(&host, root, global.attach.into(), &capacity, Interest::Bytes);
     let verdict = match &started {
         Ok(session) => Verdict::Runs {
             attached: session.attached(),

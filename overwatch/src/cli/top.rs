@@ -27,7 +27,7 @@ use crate::{
         snapshot::{Row, Snapshot},
         traffic::Traffic,
     },
-    probes::object::Capacity,
+    probes::object::{Capacity, Interest},
     show::{csv, json, table},
 };
 
@@ -51,8 +51,13 @@ async fn run_async(global: &Global, top: &Top) -> Result<ExitCode, Failure> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let host = HostFacts::read(root);
-    let mut session =
-        Session::start(&host, root, global.attach.into(), &Capacity::for_connections(global.max_connections))?;
+    let mut session = Session::start(
+        &host,
+        root,
+        global.attach.into(),
+        &Capacity::new(global.max_connections, global.ring_buffer_bytes),
+        Interest::Bytes,
+    )?;
     say_ready(global, &session)?;
 
     let mut screen = Screen::new(global, top, host.host);

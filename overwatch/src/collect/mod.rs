@@ -1,9 +1,12 @@
 //! Drains the kernel side's maps and ring buffer into samples.
 
+mod audit;
 mod record;
+mod resets;
 mod sample;
 mod session;
 mod shares;
+mod skips;
 mod table;
 
 pub use sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, Sample};

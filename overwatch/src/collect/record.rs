@@ -1,6 +1,6 @@
 //! Records of the ring buffer: from bytes to what they say.
 
-use overwatch_common::event::{self, Activity, Closed};
+use overwatch_common::event::{self, Activity, Change, Closed, Reset};
 
 /// What the kernel side has to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +9,10 @@ pub(super) enum Record {
     Activity(Activity),
     /// A connection ended.
     Closed(Closed),
+    /// A socket's state or owner changed.
+    Change(Change),
+    /// A RST was sent for a socket whose connection had ended.
+    Reset(Reset),
 }
 
 impl Record {
@@ -17,6 +21,8 @@ impl Record {
         match read::<u32>(bytes)? {
             event::ACTIVITY => read(bytes).map(Self::Activity),
             event::CLOSED => read(bytes).map(Self::Closed),
+            event::CHANGE => read(bytes).map(Self::Change),
+            event::RESET => read(bytes).map(Self::Reset),
             _ => None,
         }
     }
@@ -43,19 +49,48 @@ mod tests {
         (activity, fields.concat())
     }
 
+    /// The bytes of a record as the kernel side writes it.
+    fn bytes<T: aya::Pod>(record: T) -> Vec<u8> {
+        // SAFETY: repr(C) without padding (Pod), so every byte of it is set.
+        unsafe { std::slice::from_raw_parts((&raw const record).cast::<u8>(), size_of::<T>()) }.to_vec()
+    }
+
     fn closed() -> (Closed, Vec<u8>) {
         let closed =
             Closed { kind: event::CLOSED, pad: 0, sock: 0xffff_8880_0000_2000, connection: connection(42, 3, 4) };
-        // SAFETY: repr(C) without padding, so every byte of it is set.
-        let body: [u8; size_of::<Closed>()] = unsafe { std::mem::transmute(closed) };
-        (closed, body.to_vec())
+        (closed, bytes(closed))
+    }
+
+    fn others() -> [(Record, Vec<u8>); 2] {
+        let reset = Reset { kind: event::RESET, pad: 0, sock: 0xffff_8880_0000_3000 };
+        let change = Change {
+            kind: event::CHANGE,
+            tgid: 42,
+            sock: 0xffff_8880_0000_4000,
+            created_ns: 5,
+            time_ns: 7,
+            since_ns: 6,
+            cgroup_id: 9,
+            local_addr: [1; 16],
+            remote_addr: [2; 16],
+            comm: [3; 16],
+            netns: 8,
+            local_port: 80,
+            remote_port: 50_000,
+            old: 3,
+            new: 1,
+            role: 2,
+            pad: [0; 5],
+        };
+        [(Record::Reset(reset), bytes(reset)), (Record::Change(change), bytes(change))]
     }
 
     #[test]
     fn records_are_read_as_they_were_written_wherever_they_stand() {
         let (activity, activity_bytes) = activity();
         let (closed, closed_bytes) = closed();
-        for (record, bytes) in [(Record::Activity(activity), activity_bytes), (Record::Closed(closed), closed_bytes)] {
+        let first = [(Record::Activity(activity), activity_bytes), (Record::Closed(closed), closed_bytes)];
+        for (record, bytes) in first.into_iter().chain(others()) {
             for shift in 0..8 {
                 // Also at odd addresses and with something behind, as ring buffers round lengths up.
                 let moved = [vec![0xaa; shift], bytes.clone(), vec![0xbb; shift]].concat();
@@ -66,11 +101,12 @@ mod tests {
 
     #[test]
     fn what_is_too_short_or_of_another_kind_is_no_record() {
-        for whole in [activity().1, closed().1] {
+        let others = others().map(|(_, bytes)| bytes);
+        for whole in [activity().1, closed().1].into_iter().chain(others) {
             for len in 0..whole.len() {
                 assert_eq!(Record::read(&whole[..len]), None, "{len} of {}", whole.len());
             }
-            for kind in [0u32, 3, 0x0100_0000, u32::MAX] {
+            for kind in [0u32, 5, 0x0100_0000, u32::MAX] {
                 let mut bytes = whole.clone();
                 bytes[..4].copy_from_slice(&kind.to_ne_bytes());
                 assert_eq!(Record::read(&bytes), None, "kind {kind}");
@@ -83,13 +119,15 @@ mod tests {
         let mut random = Random::new(3);
         let mut records = 0;
         for _ in 0..20_000 {
-            let mut bytes: Vec<u8> = (0..random.below(256)).map(|_| random.next() as u8).collect();
+            let mut bytes: Vec<u8> = (0..random.below(320)).map(|_| random.next() as u8).collect();
             if let Some(kind) = bytes.get_mut(..4) {
-                kind.copy_from_slice(&(random.below(4) as u32).to_ne_bytes());
+                kind.copy_from_slice(&(random.below(6) as u32).to_ne_bytes());
             }
             let expected = match bytes.first() {
                 Some(1) => bytes.len() >= size_of::<Activity>(),
                 Some(2) => bytes.len() >= size_of::<Closed>(),
+                Some(3) => bytes.len() >= size_of::<Change>(),
+                Some(4) => bytes.len() >= size_of::<Reset>(),
                 _ => false,
             };
             let record = Record::read(&bytes);
@@ -98,7 +136,7 @@ mod tests {
             if let Some(Record::Closed(closed)) = record {
                 assert_eq!(closed.sock.to_ne_bytes(), bytes[8..16]);
                 assert_eq!(closed.connection.created_ns.to_ne_bytes(), bytes[16..24]);
-                assert_eq!(closed.connection.generation.to_ne_bytes(), bytes[212..216]);
+                assert_eq!(closed.connection.generation.to_ne_bytes(), bytes[276..280]);
             }
         }
         assert!(records > 1000, "{records}");

@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use overwatch_common::{
-    connection::{Connection, Share, ShareKey},
+    connection::{Connection, Listener, Share, ShareKey},
     counter::{COUNTERS, Counter},
+    event::{Change, LostKey, LostSum},
 };
 
 /// What a further process has moved over a connection that another process owns.
@@ -59,10 +60,25 @@ impl Counters {
 pub struct Sample {
     /// When it was taken.
     pub time: SystemTime,
+    /// The same instant, nanoseconds of CLOCK_MONOTONIC, which the kernel side's times are of.
+    pub monotonic_ns: u64,
     /// Time since the sample before, or since everything was attached.
     pub elapsed: Duration,
     /// Connections that ended.
     pub closed: Vec<ClosedConnection>,
+    /// What changed in state or owner, in the order in which it happened; only listening sockets unless the session was
+    /// asked for all.
+    pub changes: Vec<Change>,
+    /// Sockets for which this end sent a RST after their last record had been handed over, where that was in the sample before.
+    /// In this one it is among the record's flags.
+    pub resets: Vec<u64>,
+    /// All listening sockets with their kernel addresses: in the first sample, and after changes were lost.
+    pub listeners: Option<Vec<(u64, Listener)>>,
+    /// The whole connection table with the sockets' addresses: in the first sample and after changes were lost, if the session was asked
+    /// for changes.
+    pub table: Option<Vec<(u64, Connection)>>,
+    /// What connections whose last records were lost have moved, since the start.
+    pub lost: Vec<(LostKey, LostSum)>,
     /// Connections that moved bytes.
     pub open: Vec<OpenConnection>,
     /// Shares of connections whose last record was lost: nobody knows any more what they were shares of.

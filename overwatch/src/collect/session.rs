@@ -2,8 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    os::fd::{AsFd as _, AsRawFd as _},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Instant, SystemTime},
 };
 
@@ -11,19 +10,23 @@ use aya::{Btf, Ebpf, maps::MapError};
 use overwatch_common::{
     connection::{Connection, Share, ShareKey},
     counter::Counter,
+    event::{Change, Closed},
 };
 
 use super::{
+    audit::Audits,
     record::Record,
+    resets,
     sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, Sample},
     shares::ShareIndex,
+    skips::SkipWatch,
     table::Maps,
 };
 use crate::{
     kernel::{host::HostFacts, processes},
     probes::{
         attach::{self, Attached, Attempt, Degradation},
-        object::{self, Capacity},
+        object::{self, Capacity, Interest},
         plan::{self, Attach, Refusal},
         seed::{self, SeedError, Seeded},
     },
@@ -56,22 +59,38 @@ impl From<Refusal> for SessionError {
 
 /// Attached programs and their maps. Dropping it detaches everything.
 pub struct Session {
-    maps: Maps,
+    pub(super) maps: Maps,
     attached: Attached,
     seeded: Seeded,
     epoch: u32,
     last: Instant,
     counters: Counters,
     shares: ShareIndex,
-    pending: Pending,
+    pub(super) pending: Pending,
+    interest: Interest,
+    pub(super) audits: Audits,
+    skips: SkipWatch,
+    pub(super) root: PathBuf,
+    ring_bytes: usize,
+    more: bool,
     /// Holds the programs and links.
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
 }
+
+/// The epoch of the time until the first sample.
+const FIRST_EPOCH: u32 = 1;
+
+/// So many last records make some 2 MB of lines and text.
+const PORTION: usize = 1_024;
+/// What the ring buffer holds beside each record, in bytes.
+const RECORD_HEADER: usize = 8;
 
 /// What was taken from the ring buffer since the last sample.
 #[derive(Default)]
-struct Pending {
-    closed: Vec<ClosedConnection>,
+pub(super) struct Pending {
+    pub(super) closed: Vec<ClosedConnection>,
+    changes: Vec<Change>,
+    resets: Vec<u64>,
     active: HashMap<(u64, u64), HashSet<u32>>,
     /// Shares without a connection: its last record is late, or was lost.
     suspects: Vec<ShareKey>,
@@ -79,13 +98,20 @@ struct Pending {
 
 impl Session {
     /// Attaches, then seeds: what happens in between is seen by the programs.
-    pub fn start(host: &HostFacts, root: &Path, wanted: Attach, capacity: &Capacity) -> Result<Self, SessionError> {
+    pub fn start(
+        host: &HostFacts,
+        root: &Path,
+        wanted: Attach,
+        capacity: &Capacity,
+        interest: Interest,
+    ) -> Result<Self, SessionError> {
         let facts = plan::prerequisites(host)?;
         let plans = plan::plan(host, facts, wanted);
         raise_memlock_limit();
         // In a container's pid namespace the numbers in /proc are not those that the kernel side sees.
         let owners = if host.initial_pid_namespace { processes::socket_owners(root) } else { HashMap::new() };
-        let mut ebpf = object::load(facts, capacity, owners.len()).map_err(|error| load_refusal(&error, host))?;
+        let mut ebpf =
+            object::load(facts, capacity, interest, owners.len()).map_err(|error| load_refusal(&error, host))?;
         let btf = Btf::from_sys_fs().map_err(|error| {
             Refusal::new(
                 format!("cannot read the kernel's BTF: {error}"),
@@ -94,7 +120,7 @@ impl Session {
         })?;
         // Before anything moves: an entry that is announced in no epoch would wait for its next bytes.
         let mut maps = Maps::take(&mut ebpf)?;
-        maps.set_epoch(1)?;
+        maps.set_epoch(FIRST_EPOCH)?;
         let mut attached = attach::attach(&mut ebpf, &btf, &plans, wanted)
             .map_err(|(refusal, attempts)| SessionError::Refused { refusal, attempts })?;
         attached.degradations.extend((!host.initial_pid_namespace).then(other_pid_namespace));
@@ -105,11 +131,17 @@ impl Session {
             maps,
             attached,
             seeded,
-            epoch: 1,
+            epoch: FIRST_EPOCH,
             last: Instant::now(),
             counters: Counters::default(),
             shares: ShareIndex::default(),
             pending: Pending::default(),
+            interest,
+            audits: Audits::default(),
+            skips: SkipWatch::default(),
+            root: root.to_owned(),
+            ring_bytes: capacity.ring_bytes as usize,
+            more: false,
             ebpf,
         })
     }
@@ -131,47 +163,113 @@ impl Session {
 
     /// Empties the ring buffer. To be called several times a second, so that it does not fill up between samples.
     pub fn drain(&mut self) -> Result<(), SessionError> {
+        // What was there when this began, and no more: whoever writes faster than this reads would keep it here.
+        self.drain_some(self.ring_bytes)?;
+        Ok(())
+    }
+
+    /// True when so many bytes were not all.
+    fn drain_some(&mut self, bytes: usize) -> Result<bool, SessionError> {
         let mut ended = Vec::new();
-        while let Some(record) = self.maps.events.next() {
+        let mut left = bytes;
+        while left > 0
+            && let Some(record) = self.maps.events.next()
+        {
+            left = left.saturating_sub(record.len() + RECORD_HEADER);
             match Record::read(&record) {
                 Some(Record::Activity(activity)) => {
                     let key = (activity.sock, activity.created_ns);
                     self.pending.active.entry(key).or_default().insert(activity.tgid);
                 }
                 Some(Record::Closed(closed)) => ended.push(closed),
+                Some(Record::Change(change)) => self.pending.changes.push(change),
+                Some(Record::Reset(reset)) => {
+                    let may_be_earlier = resets::note(reset.sock, &mut ended, &mut self.pending.closed);
+                    self.pending.resets.extend(may_be_earlier.then_some(reset.sock));
+                }
                 None => {}
             }
         }
         for closed in ended {
             self.end(closed.sock, closed.connection)?;
         }
-        Ok(())
+        Ok(left == 0)
     }
 
     /// Takes a sample of everything since the one before.
     pub fn sample(&mut self) -> Result<Sample, SessionError> {
+        self.take_sample(false, None)
+    }
+
+    /// The same, but only so much as needs little memory: see [`Self::has_more`].
+    pub fn portion(&mut self) -> Result<Sample, SessionError> {
+        self.take_sample(false, Some(PORTION))
+    }
+
+    /// True when the last portion has left something.
+    pub fn has_more(&self) -> bool {
+        self.more
+    }
+
+    /// Takes the last sample: with connections that have closed although their process has not let go of the socket.
+    pub fn last_sample(&mut self) -> Result<Sample, SessionError> {
+        self.take_sample(true, None)
+    }
+
+    fn take_sample(&mut self, last: bool, portion: Option<usize>) -> Result<Sample, SessionError> {
         // First the epoch, then the counters: see `announce` in the kernel side.
         self.epoch = self.epoch.wrapping_add(1).max(1);
         self.maps.set_epoch(self.epoch)?;
-        let (time, now) = (SystemTime::now(), Instant::now());
-        self.drain()?;
+        let (time, now, monotonic_ns) = (SystemTime::now(), Instant::now(), monotonic_ns());
+        let records = portion.unwrap_or(usize::MAX);
+        let bytes = records.saturating_mul(size_of::<Closed>()).min(self.ring_bytes);
+        let more_in_ring = self.drain_some(bytes)?;
         let before = self.counters;
+        let first = self.epoch == FIRST_EPOCH + 1;
         self.counters = self.maps.counters()?;
         let grew = |counter| self.counters.get(counter) > before.get(counter);
         let (read_all, deferred) =
             (grew(Counter::ActivityDeferred) || grew(Counter::ClosedLost), grew(Counter::ClosedDeferred));
-        if deferred {
-            self.take_deferred()?;
+        let mut anew = first || grew(Counter::ChangeLost) || grew(Counter::ClosedLost);
+        let more_deferred = (deferred || self.more) && self.take_deferred(records)?;
+        self.more = portion.is_some() && (more_in_ring || more_deferred);
+        let skips = self.skips.look(&self.ebpf, last);
+        if self.audits.is_due(skips.life, last) {
+            self.audit(skips.life)?;
+            anew = true;
+        }
+        if last {
+            self.end_closed()?;
         }
         // Suspects of the sample before whose connection's last record has not come by now: it was lost.
         let orphans = self.take_orphans()?;
         let present = if read_all { Some(self.note_whole_table()?) } else { None };
+        let listeners = if anew { Some(self.maps.listeners.iter().collect::<Result<Vec<_>, _>>()?) } else { None };
+        let table = if anew && self.interest == Interest::Changes {
+            Some(self.maps.connections.iter().collect::<Result<Vec<_>, _>>()?)
+        } else {
+            None
+        };
+        let lost = self.maps.lost.iter().collect::<Result<Vec<_>, _>>()?;
         let open = self.read_active()?;
-        let closed = std::mem::take(&mut self.pending.closed);
-        let skipped_runs = skipped_runs(&self.ebpf);
         let elapsed = now.duration_since(self.last);
         self.last = now;
-        Ok(Sample { time, elapsed, closed, open, orphans, counters: self.counters, skipped_runs, present })
+        Ok(Sample {
+            time,
+            monotonic_ns,
+            elapsed,
+            closed: std::mem::take(&mut self.pending.closed),
+            changes: std::mem::take(&mut self.pending.changes),
+            resets: std::mem::take(&mut self.pending.resets),
+            listeners,
+            table,
+            lost,
+            open,
+            orphans,
+            counters: self.counters,
+            skipped_runs: skips.all,
+            present,
+        })
     }
 
     fn read_active(&mut self) -> Result<Vec<OpenConnection>, SessionError> {
@@ -199,7 +297,7 @@ impl Session {
         Ok(open)
     }
 
-    fn end(&mut self, sock: u64, connection: Connection) -> Result<(), SessionError> {
+    pub(super) fn end(&mut self, sock: u64, connection: Connection) -> Result<(), SessionError> {
         let processes = self.pending.active.remove(&(sock, connection.created_ns)).unwrap_or_default();
         let generation = connection.created_ns as u32;
         let mut shares = Vec::new();
@@ -233,16 +331,18 @@ impl Session {
         Ok(keys)
     }
 
-    fn take_deferred(&mut self) -> Result<(), SessionError> {
+    /// True when so many were not all.
+    fn take_deferred(&mut self, portion: usize) -> Result<bool, SessionError> {
         // Collected first: removing while walking would start the walk anew.
-        let keys = self.maps.deferred.keys().collect::<Result<Vec<_>, _>>()?;
+        let keys = self.maps.deferred.keys().take(portion).collect::<Result<Vec<_>, _>>()?;
+        let more = keys.len() == portion;
         for key in keys {
             if let Some(connection) = found(self.maps.deferred.get(&key, 0))? {
                 self.maps.deferred.remove(&key)?;
                 self.end(key.sock, connection)?;
             }
         }
-        Ok(())
+        Ok(more)
     }
 
     fn take_orphans(&mut self) -> Result<Vec<(ShareKey, Share)>, SessionError> {
@@ -290,6 +390,14 @@ impl Session {
     }
 }
 
+/// Now by the clock of the kernel side's times.
+pub(super) fn monotonic_ns() -> u64 {
+    use nix::time::{ClockId, clock_gettime};
+    // Cannot fail for a clock that every kernel has; 0 is the word for unknown.
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(0)
+}
+
 /// Reading the kernel's type information took some 25 MB, which the allocator would keep for the life of the process.
 fn give_back_memory() {
     #[cfg(target_env = "gnu")]
@@ -307,20 +415,8 @@ fn other_pid_namespace() -> Degradation {
     }
 }
 
-/// How often the kernel skipped a run of ours: a program does not run while it is interrupted on the same CPU, which on a
-/// preemptible kernel can take a while (`__bpf_prog_enter_recur`, kernel/bpf/trampoline.c).
-fn skipped_runs(ebpf: &Ebpf) -> Option<u64> {
-    let loaded = ebpf.programs().filter_map(|(_, program)| program.fd().ok());
-    let counts = loaded.map(|program| {
-        let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
-        let information = std::fs::read_to_string(path).ok()?;
-        information.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse::<u64>().ok()
-    });
-    counts.sum()
-}
-
 /// A key that is not there is an answer, not an error.
-fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+pub(super) fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(MapError::KeyNotFound) => Ok(None),

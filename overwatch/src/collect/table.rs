@@ -5,9 +5,9 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
 };
 use overwatch_common::{
-    connection::{Connection, Share, ShareKey},
+    connection::{Connection, Listener, Share, ShareKey},
     counter::COUNTERS,
-    event::{ClosedKey, EPOCH},
+    event::{AUDIT, ClosedKey, EPOCH, LostKey, LostSum},
 };
 
 use super::sample::Counters;
@@ -17,6 +17,8 @@ pub(super) struct Maps {
     pub(super) connections: HashMap<MapData, u64, Connection>,
     pub(super) shares: HashMap<MapData, ShareKey, Share>,
     pub(super) deferred: HashMap<MapData, ClosedKey, Connection>,
+    pub(super) listeners: HashMap<MapData, u64, Listener>,
+    pub(super) lost: HashMap<MapData, LostKey, LostSum>,
     pub(super) events: RingBuf<MapData>,
     counters: PerCpuArray<MapData, u64>,
     control: Array<MapData, u32>,
@@ -29,6 +31,8 @@ impl Maps {
             connections: take("CONNECTIONS")?.try_into()?,
             shares: take("SHARES")?.try_into()?,
             deferred: take("DEFERRED")?.try_into()?,
+            listeners: take("LISTENERS")?.try_into()?,
+            lost: take("LOST")?.try_into()?,
             events: take("EVENTS")?.try_into()?,
             counters: take("COUNTERS")?.try_into()?,
             control: take("CONTROL")?.try_into()?,
@@ -37,6 +41,10 @@ impl Maps {
 
     pub(super) fn set_epoch(&mut self, epoch: u32) -> Result<(), MapError> {
         self.control.set(EPOCH, epoch, 0)
+    }
+
+    pub(super) fn set_audit(&mut self, number: u16) -> Result<(), MapError> {
+        self.control.set(AUDIT, u32::from(number), 0)
     }
 
     pub(super) fn counters(&self) -> Result<Counters, MapError> {

@@ -30,6 +30,14 @@ pub fn socket_owners(root: &Path) -> HashMap<u64, Owner> {
     owners
 }
 
+/// Physical memory that this process has.
+pub fn resident_memory_bytes(root: &Path) -> Option<u64> {
+    let status = fs::read_to_string(root.join("proc/self/status")).ok()?;
+    let kibibytes: u64 =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
 fn owner_of(root: &Path, pid: i32) -> Owner {
     let directory = root.join("proc").join(pid.to_string());
     let name = fs::read(directory.join("comm")).unwrap_or_default();

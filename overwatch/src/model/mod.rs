@@ -1,5 +1,6 @@
 //! Samples to snapshots. Pure: no I/O, and no clock of its own.
 
+pub mod clock;
 pub mod filter;
 pub mod snapshot;
 pub mod traffic;

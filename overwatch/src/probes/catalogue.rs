@@ -112,6 +112,11 @@ pub struct Hook {
 const NO_SPLICE: &str = "bytes taken by splice(2) are not seen as calls; they are made good from the kernel's counters, \
     one or two intervals late while the process also makes calls that are seen, else at close";
 const NO_ACCEPT: &str = "accepted connections get their owner from the first read or write instead of accept";
+const NOT_AGAIN: &str =
+    "on a preemptible kernel, which skips programs now and then, some transitions and ends are found seconds late";
+const NO_RESETS: &str = "a reset of data for a socket that its process had closed is taken for the peer's";
+const NO_CONNECT: &str =
+    "connects that fail before anything is sent (no route, no port left) are not seen, or without a reason";
 const ALL: &str = "nothing works without it";
 
 const fn hook(
@@ -125,8 +130,8 @@ const fn hook(
     Hook { tier: Some(tier), program, target, need, signal, loss }
 }
 
-const fn common(program: &'static str, target: Target, signal: &'static str) -> Hook {
-    Hook { tier: None, program, target, need: Required, signal, loss: ALL }
+const fn common(program: &'static str, target: Target, need: Need, signal: &'static str, loss: &'static str) -> Hook {
+    Hook { tier: None, program, target, need, signal, loss }
 }
 
 use Need::{Required, Wanted, WhereItExists};
@@ -135,14 +140,20 @@ use Target::{BtfTracepoint, Fexit, Kprobe, Kretprobe, Tracepoint};
 /// Entry probes stand before their return probes, so that no return finds its call missing.
 #[rustfmt::skip]
 pub const HOOKS: &[Hook] = &[
-    common("destroyed", BtfTracepoint("tcp_destroy_sock"), "end of a socket"),
-    common("state_changed", BtfTracepoint("inet_sock_set_state"), "states"),
+    common("destroyed", BtfTracepoint("tcp_destroy_sock"), Required, "end of a socket", ALL),
+    common("state_changed", BtfTracepoint("inet_sock_set_state"), Required, "states", ALL),
+    common("destroyed_again", Tracepoint("tcp", "tcp_destroy_sock"), Wanted, "end of a socket", NOT_AGAIN),
+    common("state_changed_again", Tracepoint("sock", "inet_sock_set_state"), Wanted, "states", NOT_AGAIN),
+    common("reset_sent", BtfTracepoint("tcp_send_reset"), Wanted, "resets", NO_RESETS),
+    common("reset_received", BtfTracepoint("tcp_receive_reset"), Wanted, "resets", NO_RESETS),
 
     hook(Tier::Fentry, "sendmsg_exit", Fexit("tcp_sendmsg"), Required, "bytes sent", ALL),
     hook(Tier::Fentry, "sendpage_exit", Fexit("tcp_sendpage"), WhereItExists, "bytes sent", ALL),
     hook(Tier::Fentry, "recvmsg_exit", Fexit("tcp_recvmsg"), Required, "bytes received", ALL),
     hook(Tier::Fentry, "splice_read_exit", Fexit("tcp_splice_read"), Wanted, "bytes received", NO_SPLICE),
     hook(Tier::Fentry, "accept_exit", Fexit("inet_csk_accept"), Wanted, "accepted", NO_ACCEPT),
+    hook(Tier::Fentry, "connect_v4_exit", Fexit("tcp_v4_connect"), Wanted, "failed connects", NO_CONNECT),
+    hook(Tier::Fentry, "connect_v6_exit", Fexit("tcp_v6_connect"), Wanted, "failed connects", NO_CONNECT),
 
     hook(Tier::Kprobe, "thread_ended", BtfTracepoint("sched_process_exit"), Required, "end of a thread", ALL),
     hook(Tier::Kprobe, "sendmsg_enter", Kprobe("tcp_sendmsg"), Required, "bytes sent", ALL),
@@ -154,11 +165,16 @@ pub const HOOKS: &[Hook] = &[
     hook(Tier::Kprobe, "splice_read_enter", Kprobe("tcp_splice_read"), Wanted, "bytes received", NO_SPLICE),
     hook(Tier::Kprobe, "splice_read_return", Kretprobe("tcp_splice_read"), Wanted, "bytes received", NO_SPLICE),
     hook(Tier::Kprobe, "accept_return", Kretprobe("inet_csk_accept"), Wanted, "accepted", NO_ACCEPT),
+    hook(Tier::Kprobe, "connect_v4_enter", Kprobe("tcp_v4_connect"), Wanted, "failed connects", NO_CONNECT),
+    hook(Tier::Kprobe, "connect_return", Kretprobe("tcp_v4_connect"), Wanted, "failed connects", NO_CONNECT),
+    hook(Tier::Kprobe, "connect_v6_enter", Kprobe("tcp_v6_connect"), Wanted, "failed connects", NO_CONNECT),
+    hook(Tier::Kprobe, "connect_return", Kretprobe("tcp_v6_connect"), Wanted, "failed connects", NO_CONNECT),
 
     hook(Tier::Tracepoint, "send_length", BtfTracepoint("sock_send_length"), Required, "bytes sent", ALL),
     hook(Tier::Tracepoint, "recv_length", BtfTracepoint("sock_recv_length"), Required, "bytes received", ALL),
     hook(Tier::Tracepoint, "accept_syscall", Tracepoint("syscalls", "sys_exit_accept4"), Wanted, "accepted", NO_ACCEPT),
     hook(Tier::Tracepoint, "accept_syscall", Tracepoint("syscalls", "sys_exit_accept"), Wanted, "accepted", NO_ACCEPT),
+    hook(Tier::Tracepoint, "connect_syscall", Tracepoint("syscalls", "sys_exit_connect"), Wanted, "failed connects", NO_CONNECT),
 ];
 
 /// What a whole tier cannot see, whatever attaches.

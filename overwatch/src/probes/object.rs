@@ -26,17 +26,24 @@ pub struct Capacity {
 impl Capacity {
     /// The setting that `--max-connections` has when it is not given.
     pub const DEFAULT_CONNECTIONS: u32 = 65_536;
+    /// What the object says of maps that no setting changes.
+    const LISTENERS: u32 = 16_384;
+    const LOST: u32 = 4_096;
+    const CONNECTING: u32 = 4_096;
     /// Few connections may still have many shares, and close all at once.
     const LEAST: u32 = 4_096;
 
+    /// The ring buffer, unless the user says otherwise.
+    pub const DEFAULT_RING_BYTES: u32 = 4 * 1024 * 1024;
+
     /// Sizes for this many connections.
-    pub fn for_connections(connections: u32) -> Self {
+    pub fn new(connections: u32, ring_bytes: u32) -> Self {
         Self {
             connections,
             shares: (connections / 4).max(Self::LEAST),
             deferred: connections.max(Self::LEAST),
             in_flight: 32_768,
-            ring_bytes: 4 * 1024 * 1024,
+            ring_bytes,
         }
     }
 
@@ -44,8 +51,8 @@ impl Capacity {
     /// (`htab_map_alloc`, kernel/bpf/hashtab.c), and a bucket of 16 bytes.
     pub fn bytes(&self) -> u64 {
         use overwatch_common::{
-            connection::{Connection, InFlight, Share, ShareKey},
-            event::ClosedKey,
+            connection::{Connecting, Connection, InFlight, Listener, Share, ShareKey},
+            event::{ClosedKey, LostKey, LostSum},
         };
         let table = |entries: u32, key: usize, value: usize| {
             u64::from(entries) * (48 + key + value) as u64 + u64::from(entries.next_power_of_two()) * 16
@@ -54,14 +61,33 @@ impl Capacity {
             + table(self.shares, size_of::<ShareKey>(), size_of::<Share>())
             + table(self.deferred, size_of::<ClosedKey>(), size_of::<Connection>())
             + table(self.in_flight, 8, size_of::<InFlight>())
+            + table(Self::LISTENERS, 8, size_of::<Listener>())
+            + table(Self::LOST, size_of::<LostKey>(), size_of::<LostSum>())
+            + table(Self::CONNECTING, 8, size_of::<Connecting>())
             + u64::from(self.ring_bytes)
             + (COUNTERS.len() * 8) as u64
     }
 }
 
+/// What the user side wants to be told of besides bytes and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Nothing.
+    Bytes,
+    /// Every change of state or owner.
+    Changes,
+}
+
 /// Creates the maps and prepares the programs.
-pub fn load(facts: &KernelFacts, capacity: &Capacity, owners: usize) -> Result<Ebpf, aya::EbpfError> {
+pub fn load(
+    facts: &KernelFacts,
+    capacity: &Capacity,
+    interest: Interest,
+    owners: usize,
+) -> Result<Ebpf, aya::EbpfError> {
     let mut loader = EbpfLoader::new();
+    let want_changes = u32::from(interest == Interest::Changes);
+    loader.override_global("WANT_CHANGES", &want_changes, true);
     for (name, value) in &facts.globals {
         loader.override_global(name, value, true);
     }

@@ -2,7 +2,9 @@
 //! namespace.
 
 use std::{
+    collections::HashSet,
     io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
@@ -61,10 +63,27 @@ pub fn seed(
     }
     let program: &mut Iter = ebpf.program_mut(PROGRAM).ok_or(SeedError::Missing("program seed"))?.try_into()?;
     program.load(ITERATES, btf)?;
+    let (seeded, walked) = walk_all(program, root)?;
+    let mut map: HashMap<_, u32, u8> =
+        ebpf.map_mut("SEEDED_NETNS").ok_or(SeedError::Missing("map SEEDED_NETNS"))?.try_into()?;
+    for inode in walked {
+        map.insert(inode, 1, 0)?;
+    }
+    Ok(seeded)
+}
+
+/// Walks every namespace again, after the kernel has skipped programs: makes entries for what has none, and marks all that it finds with
+/// the number of the audit. Gives the namespaces that were walked, by inode number.
+pub fn audit(ebpf: &mut Ebpf, root: &Path) -> Result<HashSet<u32>, SeedError> {
+    let program: &mut Iter = ebpf.program_mut(PROGRAM).ok_or(SeedError::Missing("program seed"))?.try_into()?;
+    let (_, walked) = walk_all(program, root)?;
+    Ok(walked)
+}
+
+fn walk_all(program: &mut Iter, root: &Path) -> Result<(Seeded, HashSet<u32>), SeedError> {
     let mut seeded = Seeded::default();
-    let mut walked_inodes = Vec::new();
-    let own =
-        std::fs::metadata("/proc/self/ns/net").map(|metadata| std::os::unix::fs::MetadataExt::ino(&metadata)).ok();
+    let mut walked_inodes = HashSet::new();
+    let own = std::fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino()).ok();
     for namespace in namespaces::list(root) {
         let walked = if Some(namespace.inode) == own { Some(walk(program)) } else { walk_inside(program, &namespace) };
         match walked {
@@ -76,13 +95,7 @@ pub fn seed(
             None => seeded.unreachable += 1,
         }
     }
-    program.unload()?;
-    let mut map: HashMap<_, u32, u8> =
-        ebpf.map_mut("SEEDED_NETNS").ok_or(SeedError::Missing("map SEEDED_NETNS"))?.try_into()?;
-    for inode in walked_inodes {
-        map.insert(inode, 1, 0)?;
-    }
-    Ok(seeded)
+    Ok((seeded, walked_inodes))
 }
 
 fn walk_inside(program: &mut Iter, namespace: &NetworkNamespace) -> Option<Result<(), SeedError>> {

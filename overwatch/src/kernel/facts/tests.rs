@@ -25,6 +25,8 @@ const FACTS: &[(&str, [u32; 5])] = &[
     ("SOCK_PROTOCOL", [540, 516, 574, 532, 540]),
     ("SOCK_SOCKET", [640, 624, 288, 288, 288]),
     ("SOCK_MAX_ACK_BACKLOG", [580, 556, 608, 604, 620]),
+    ("SOCK_ERROR", [568, 544, 284, 284, 284]),
+    ("INET_SOURCE_PORT", [776, 804, 798, 814, 830]),
     ("NET_INUM", [136, 144, 136, 176, 280]),
     ("TCP_BYTES_RECEIVED", [1400, 1448, 1784, 1752, 1864]),
     ("TCP_BYTES_SENT", [1440, 1488, 1608, 1544, 1616]),
@@ -35,6 +37,11 @@ const FACTS: &[(&str, [u32; 5])] = &[
     ("TCP_COPIED_SEQ", [1420, 1468, 1472, 1464, 1504]),
     ("TCP_SND_NXT", [1428, 1476, 1716, 1668, 1772]),
     ("TCP_WRITE_SEQ", [1804, 1852, 1636, 1576, 1668]),
+    ("TCP_SRTT_US", [1624, 1672, 1728, 1680, 1784]),
+    ("TCP_SEGMENTS_OUT", [1432, 1480, 1600, 1536, 1856]),
+    ("TCP_SEGMENTS_IN", [1408, 1456, 1792, 1760, 1852]),
+    ("TCP_TOTAL_RETRANS", [2096, 2144, 2216, 2200, 2304]),
+    ("TCP_LOST", [1768, 1816, 1500, 1488, 1528]),
     ("TASK_GROUP_LEADER", [2296, 2480, 2496, 1328, 2872]),
     ("TASK_COMM", [2736, 2976, 2976, 1752, 3344]),
     ("TASK_FILES", [2808, 3048, 3048, 1824, 3416]),
@@ -46,15 +53,23 @@ const FACTS: &[(&str, [u32; 5])] = &[
     ("SOCKET_FILE", [16; 5]),
     ("SOCKET_ALLOC_SOCKET", [0; 5]),
     ("SOCKET_ALLOC_INODE_NUMBER", [128 + 64; 5]),
+    ("STATE_RECORD_SOCK", [8; 5]),
+    ("STATE_RECORD_OLD", [16; 5]),
+    ("STATE_RECORD_NEW", [20; 5]),
+    ("DESTROY_RECORD_SOCK", [8; 5]),
+    ("MPTCP_FIRST", [NO, 1736, 1744, 1712, 1744]),
     ("SYSCALL_EXIT_RET", [16; 5]),
 
     ("TCP_ESTABLISHED", [1; 5]),
     ("TCP_SYN_SENT", [2; 5]),
     ("TCP_SYN_RECV", [3; 5]),
     ("TCP_FIN_WAIT1", [4; 5]),
-    ("TCP_LAST_ACK", [9; 5]),
+    ("TCP_FIN_WAIT2", [5; 5]),
     ("TCP_CLOSE", [7; 5]),
+    ("TCP_CLOSE_WAIT", [8; 5]),
+    ("TCP_LAST_ACK", [9; 5]),
     ("TCP_LISTEN", [10; 5]),
+    ("TCP_CLOSING", [11; 5]),
     ("SOCK_DONE", [1; 5]),
 
     ("SENDMSG_SK", [0; 5]),
@@ -68,10 +83,18 @@ const FACTS: &[(&str, [u32; 5])] = &[
     ("SPLICE_READ_RETURN", [5; 5]),
     ("ACCEPT_RETURN", [4, 4, 2, 2, 2]),
     ("ITER_TCP_SK", [1; 5]),
+    ("CONNECT_V4_SK", [0; 5]),
+    ("CONNECT_V4_ADDRESS", [1; 5]),
+    ("CONNECT_V4_RETURN", [3; 5]),
+    ("CONNECT_V6_SK", [0; 5]),
+    ("CONNECT_V6_ADDRESS", [1; 5]),
+    ("CONNECT_V6_RETURN", [3; 5]),
     ("STATE_SK", [0; 5]),
     ("STATE_OLD", [1; 5]),
     ("STATE_NEW", [2; 5]),
     ("DESTROY_SK", [0; 5]),
+    ("SEND_RESET_SK", [0; 5]),
+    ("RECEIVE_RESET_SK", [0; 5]),
     ("SEND_LENGTH_SK", [NO, NO, 0, 0, 0]),
     ("SEND_LENGTH_RESULT", [NO, NO, 1, 1, 1]),
     ("RECV_LENGTH_SK", [NO, NO, 0, 0, 0]),
@@ -110,6 +133,8 @@ fn functions_and_tracepoints_are_there_where_they_are_known_to_be() {
             ("tcp_recvmsg", true),
             ("tcp_splice_read", true),
             ("inet_csk_accept", true),
+            ("tcp_v4_connect", true),
+            ("tcp_v6_connect", true),
             ("bpf_iter_tcp", true),
             ("no_such_function", false),
         ] {
@@ -121,11 +146,18 @@ fn functions_and_tracepoints_are_there_where_they_are_known_to_be() {
         for (tracepoint, exists) in [
             ("inet_sock_set_state", true),
             ("tcp_destroy_sock", true),
+            ("tcp_send_reset", true),
+            ("tcp_receive_reset", true),
+            ("sched_process_exit", true),
             ("sock_send_length", !is_old),
             ("sock_recv_length", !is_old),
             ("tcp_sendmsg", false),
         ] {
             assert_eq!(facts.has_tracepoint(tracepoint), exists, "{tracepoint} on {}", kernel.name);
+            if exists {
+                let strange = facts.strange_arguments(&format!("btf_trace_{tracepoint}"));
+                assert_eq!(strange, [""; 0], "{tracepoint} on {}", kernel.name);
+            }
         }
     }
 }
@@ -133,13 +165,52 @@ fn functions_and_tracepoints_are_there_where_they_are_known_to_be() {
 #[test]
 fn what_is_missing_is_named_unless_it_is_optional() {
     let facts = facts_of(&Builder::new());
-    assert!(facts.missing.contains(&"member bytes_received of struct tcp_sock".to_owned()), "{:?}", facts.missing);
-    assert!(facts.missing.contains(&"enumerator SOCK_DONE".to_owned()), "{:?}", facts.missing);
-    for optional in ["skc_v6_daddr", "skc_v6_rcv_saddr", "syscall_trace_exit"] {
+    for required in ["member bytes_received of struct tcp_sock", "enumerator SOCK_DONE"] {
+        assert!(facts.missing.iter().any(|missing| missing == required), "{required} is not in {:?}", facts.missing);
+    }
+    for optional in [
+        "skc_v6_daddr",
+        "skc_v6_rcv_saddr",
+        "trace_event_raw_inet_sock_set_state",
+        "trace_event_raw_tcp_event_sk",
+        "mptcp_sock",
+        "syscall_trace_exit",
+    ] {
         assert!(!facts.missing.iter().any(|missing| missing.contains(optional)), "{optional}");
     }
     assert!(facts.globals.values().all(|value| *value == ABSENT));
     assert!(facts.prototypes.is_empty());
+}
+
+/// The records of tracepoints are read where this kernel puts their fields. `missing` names none of them: what they
+/// show has been seen before.
+#[test]
+fn fields_of_records_are_found_wherever_they_stand_and_any_may_be_missing() {
+    const STATE: &str = "trace_event_raw_inet_sock_set_state";
+    const DESTROY: &str = "trace_event_raw_tcp_event_sk";
+    for (record, fields, positions) in [
+        (STATE, &[("skaddr", 8), ("oldstate", 16), ("newstate", 20)][..], [8, 16, 20, NO]),
+        // A later kernel may put something in front or change the order.
+        (STATE, &[("more", 8), ("newstate", 16), ("oldstate", 20), ("skaddr", 24)], [24, 20, 16, NO]),
+        (STATE, &[("skaddr", 8), ("oldstate", 16)], [8, 16, NO, NO]),
+        (STATE, &[("skaddr", 8), ("newstate", 20)], [8, NO, 20, NO]),
+        (STATE, &[("sk", 8), ("oldstate", 16), ("newstate", 20)], [NO, 16, 20, NO]),
+        (STATE, &[], [NO; 4]),
+        (DESTROY, &[("skaddr", 8), ("sport", 16)], [NO, NO, NO, 8]),
+        (DESTROY, &[("sport", 8), ("skaddr", 16)], [NO, NO, NO, 16]),
+        (DESTROY, &[("sport", 16)], [NO; 4]),
+    ] {
+        let mut builder = Builder::new();
+        let int = builder.add(kind::INT, "int", 4, 0, &[32]);
+        let members: Vec<_> = fields.iter().map(|(name, bytes)| (*name, int, bytes * 8)).collect();
+        builder.structure(record, &members);
+        let facts = facts_of(&builder);
+        let found = ["STATE_RECORD_SOCK", "STATE_RECORD_OLD", "STATE_RECORD_NEW", "DESTROY_RECORD_SOCK"]
+            .map(|global| facts.globals[global]);
+        assert_eq!(found, positions, "{record} {fields:?}");
+        let named: Vec<_> = facts.missing.iter().filter(|missing| missing.contains(record)).collect();
+        assert_eq!(named, [""; 0], "{record} {fields:?}");
+    }
 }
 
 /// A kernel with the function or tracepoint `name`, which has these parameters: `sock`, another pointer, an int, a long.
@@ -171,7 +242,6 @@ fn with_prototype(name: &str, parameters: &[(&str, char)]) -> KernelFacts {
 
 #[test]
 fn arguments_of_tracepoints_are_found_by_what_they_are() {
-    let state = "btf_trace_inet_sock_set_state";
     let (hidden, sock, int, long, other) = (("", 'v'), ("", 's'), ("", 'i'), ("", 'l'), ("", 'p'));
     for (parameters, positions, strange) in [
         (&[hidden, sock, int, int][..], [0, 1, 2], vec![]),
@@ -186,11 +256,38 @@ fn arguments_of_tracepoints_are_found_by_what_they_are() {
         (&[hidden], [NO, NO, NO], vec!["sock", "int 0", "int 1"]),
         (&[], [NO, NO, NO], vec!["sock", "int 0", "int 1"]),
     ] {
-        let facts = with_prototype(state, parameters);
-        let found = ["STATE_SK", "STATE_OLD", "STATE_NEW"].map(|global| facts.globals[global]);
-        assert_eq!(found, positions, "{parameters:?}");
-        assert_eq!(facts.strange_arguments(state), strange, "{parameters:?}");
-        assert!(facts.has_tracepoint("inet_sock_set_state"));
+        for (name, globals) in [
+            ("inet_sock_set_state", ["STATE_SK", "STATE_OLD", "STATE_NEW"]),
+            ("sock_recv_length", ["RECV_LENGTH_SK", "RECV_LENGTH_RESULT", "RECV_LENGTH_FLAGS"]),
+        ] {
+            let prototype = format!("btf_trace_{name}");
+            let facts = with_prototype(&prototype, parameters);
+            assert_eq!(globals.map(|global| facts.globals[global]), positions, "{name} {parameters:?}");
+            assert_eq!(facts.strange_arguments(&prototype), strange, "{name} {parameters:?}");
+            assert!(facts.has_tracepoint(name), "{name} {parameters:?}");
+        }
+    }
+    // One that is asked for nothing but its socket has nothing else to be strange about.
+    for (name, global) in [
+        ("tcp_destroy_sock", "DESTROY_SK"),
+        ("tcp_send_reset", "SEND_RESET_SK"),
+        ("tcp_receive_reset", "RECEIVE_RESET_SK"),
+    ] {
+        let prototype = format!("btf_trace_{name}");
+        for (parameters, position, strange) in [
+            (&[hidden, sock][..], 0, vec![]),
+            (&[hidden, sock, other, int], 0, vec![]),
+            (&[hidden, int, other, sock], 2, vec![]),
+            // The first of two, as all of them have the socket that they are about first.
+            (&[hidden, sock, sock], 0, vec![]),
+            (&[hidden, other], NO, vec!["sock"]),
+            (&[sock], NO, vec!["sock"]),
+        ] {
+            let facts = with_prototype(&prototype, parameters);
+            assert_eq!(facts.globals[global], position, "{name} {parameters:?}");
+            assert_eq!(facts.strange_arguments(&prototype), strange, "{name} {parameters:?}");
+            assert!(facts.has_tracepoint(name), "{name} {parameters:?}");
+        }
     }
 }
 

@@ -26,6 +26,12 @@ pub(super) fn sample() -> Sample {
         skipped_runs: None,
         counters: Counters::default(),
         present: None,
+        monotonic_ns: 0,
+        changes: Vec::new(),
+        resets: Vec::new(),
+        listeners: None,
+        table: None,
+        lost: Vec::new(),
     }
 }
 

@@ -74,15 +74,24 @@ fn tiers_are_possible_where_the_kernel_has_what_they_need() {
 
 #[test]
 fn every_plan_has_its_hooks_in_order_and_sendpage_only_where_it_exists() {
-    const COMMON: [&str; 2] = ["destroyed@tp_btf:tcp_destroy_sock", "state_changed@tp_btf:inet_sock_set_state"];
-    const FENTRY: [&str; 5] = [
+    const COMMON: [&str; 6] = [
+        "destroyed@tp_btf:tcp_destroy_sock",
+        "state_changed@tp_btf:inet_sock_set_state",
+        "destroyed_again@tracepoint:tcp:tcp_destroy_sock",
+        "state_changed_again@tracepoint:sock:inet_sock_set_state",
+        "reset_sent@tp_btf:tcp_send_reset",
+        "reset_received@tp_btf:tcp_receive_reset",
+    ];
+    const FENTRY: [&str; 7] = [
         "sendmsg_exit@fexit:tcp_sendmsg",
         "sendpage_exit@fexit:tcp_sendpage",
         "recvmsg_exit@fexit:tcp_recvmsg",
         "splice_read_exit@fexit:tcp_splice_read",
         "accept_exit@fexit:inet_csk_accept",
+        "connect_v4_exit@fexit:tcp_v4_connect",
+        "connect_v6_exit@fexit:tcp_v6_connect",
     ];
-    const KPROBE: [&str; 10] = [
+    const KPROBE: [&str; 14] = [
         "thread_ended@tp_btf:sched_process_exit",
         "sendmsg_enter@kprobe:tcp_sendmsg",
         "send_return@kretprobe:tcp_sendmsg",
@@ -93,12 +102,17 @@ fn every_plan_has_its_hooks_in_order_and_sendpage_only_where_it_exists() {
         "splice_read_enter@kprobe:tcp_splice_read",
         "splice_read_return@kretprobe:tcp_splice_read",
         "accept_return@kretprobe:inet_csk_accept",
+        "connect_v4_enter@kprobe:tcp_v4_connect",
+        "connect_return@kretprobe:tcp_v4_connect",
+        "connect_v6_enter@kprobe:tcp_v6_connect",
+        "connect_return@kretprobe:tcp_v6_connect",
     ];
-    const TRACEPOINT: [&str; 4] = [
+    const TRACEPOINT: [&str; 5] = [
         "send_length@tp_btf:sock_send_length",
         "recv_length@tp_btf:sock_recv_length",
         "accept_syscall@tracepoint:syscalls:sys_exit_accept4",
         "accept_syscall@tracepoint:syscalls:sys_exit_accept",
+        "connect_syscall@tracepoint:syscalls:sys_exit_connect",
     ];
     for kernel in &KERNELS {
         let old = ["5.10", "6.1"].contains(&kernel.name);
@@ -139,10 +153,22 @@ fn a_strange_prototype_makes_a_required_hook_impossible_and_a_wanted_one_absent(
         ("6.12", "SPLICE_READ_SOCKET", "sock", ["-", "--", ""]),
         ("6.12", "SPLICE_READ_RETURN", "return", ["-", "--", ""]),
         ("6.12", "ACCEPT_RETURN", "return", ["-", "-", ""]),
+        ("6.12", "CONNECT_V4_SK", "sk", ["-", "--", ""]),
+        ("6.12", "CONNECT_V4_ADDRESS", "uaddr", ["-", "--", ""]),
+        ("6.12", "CONNECT_V4_RETURN", "return", ["-", "--", ""]),
+        ("6.12", "CONNECT_V6_SK", "sk", ["-", "--", ""]),
+        ("6.12", "CONNECT_V6_ADDRESS", "uaddr", ["-", "--", ""]),
+        ("6.12", "CONNECT_V6_RETURN", "return", ["-", "--", ""]),
         ("6.12", "STATE_SK", "sock", ["!", "!", "!"]),
+        ("6.12", "STATE_OLD", "int 0", ["!", "!", "!"]),
         ("6.12", "STATE_NEW", "int 1", ["!", "!", "!"]),
         ("6.12", "DESTROY_SK", "sock", ["!", "!", "!"]),
+        // Every tier has these, and every tier works without them.
+        ("6.12", "SEND_RESET_SK", "sock", ["-", "-", "-"]),
+        ("6.12", "RECEIVE_RESET_SK", "sock", ["-", "-", "-"]),
+        ("6.12", "SEND_LENGTH_SK", "sock", ["", "", "!"]),
         ("6.12", "SEND_LENGTH_RESULT", "int 0", ["", "", "!"]),
+        ("6.12", "RECV_LENGTH_SK", "sock", ["", "", "!"]),
         ("6.12", "RECV_LENGTH_FLAGS", "int 1", ["", "", "!"]),
         // Where it exists, its bytes would be missing; where it does not, nothing is.
         ("5.10", "SENDPAGE_SK", "sk", ["!", "!", "!"]),
@@ -172,14 +198,48 @@ fn a_function_that_is_gone_costs_what_it_was_needed_for() {
         ("tcp_recvmsg", ["!", "!", ""]),
         ("tcp_splice_read", ["-", "--", ""]),
         ("inet_csk_accept", ["-", "-", ""]),
+        ("tcp_v4_connect", ["-", "--", ""]),
+        // As on kernels with IPv6 in a module.
+        ("tcp_v6_connect", ["-", "--", ""]),
         ("btf_trace_tcp_destroy_sock", ["!", "!", "!"]),
+        ("btf_trace_inet_sock_set_state", ["!", "!", "!"]),
+        ("btf_trace_tcp_send_reset", ["-", "-", "-"]),
+        ("btf_trace_tcp_receive_reset", ["-", "-", "-"]),
         ("btf_trace_sched_process_exit", ["", "!", ""]),
+        ("btf_trace_sock_send_length", ["", "", "!"]),
         ("btf_trace_sock_recv_length", ["", "", "!"]),
     ] {
         let mut without = facts("7.2");
         assert!(without.prototypes.remove(function), "{function}");
         let found = plans(without, true, Attach::Auto).iter().map(marks).collect::<Vec<_>>();
         assert_eq!(found, expected, "{function}");
+    }
+}
+
+/// Whether a tracepoint with a record exists shows when it is attached, so that no plan may leave it out or take it for
+/// impossible. Only its layout is asked of BTF.
+#[test]
+fn tracepoints_with_records_are_in_every_plan_whatever_prototypes_the_kernel_has() {
+    const COMMON: [&str; 2] =
+        ["destroyed_again@tracepoint:tcp:tcp_destroy_sock", "state_changed_again@tracepoint:sock:inet_sock_set_state"];
+    const SYSCALLS: [&str; 3] = [
+        "accept_syscall@tracepoint:syscalls:sys_exit_accept4",
+        "accept_syscall@tracepoint:syscalls:sys_exit_accept",
+        "connect_syscall@tracepoint:syscalls:sys_exit_connect",
+    ];
+    for kernel in &KERNELS {
+        let mut without = facts(kernel.name);
+        without.prototypes.clear();
+        let plans = plans(without, true, Attach::Auto);
+        let found: Vec<_> = plans.iter().map(|plan| (plan.tier, hooks(plan))).collect();
+        let expected = [(Tier::Fentry, &[][..]), (Tier::Kprobe, &[]), (Tier::Tracepoint, &SYSCALLS)]
+            .map(|(tier, own)| (tier, COMMON.iter().chain(own).map(|hook| (*hook).to_owned()).collect::<Vec<_>>()));
+        assert_eq!(found, expected, "{}", kernel.name);
+        // They only see again what others have seen first, and do not stand in for those.
+        for plan in &plans {
+            let reason = Some("tp_btf:tcp_destroy_sock: not in this kernel".to_owned());
+            assert_eq!(impossible(plan), reason, "{} tier on {}", plan.tier, kernel.name);
+        }
     }
 }
 
@@ -226,6 +286,8 @@ fn a_host_that_cannot_run_it_is_told_why_and_what_would_help() {
             assert!(line.contains(word), "{line} does not say {word}");
         }
     }
+    // The layout of a record that shows nothing new is no reason.
+    assert!(!refused(&host(nothing(), true)).unwrap().contains("trace_event_raw_"));
     // Not reasons to refuse: integrity lockdown, an unreadable lockdown file, no right to look into other processes.
     for lockdown in [None, Some("none"), Some("integrity")] {
         let host = HostFacts { lockdown: lockdown.map(str::to_owned), may_inspect: false, ..good() };

@@ -1,0 +1,75 @@
+//! Telling the user side what changed in state or owner.
+
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use overwatch_common::{
+    connection::{Connection, Listener, role},
+    counter::Counter,
+    event::{self, Change},
+};
+
+use crate::{
+    kernel::{self, Address},
+    maps::{EVENTS, count},
+};
+
+/// Tells of a connection, if anybody wants to know. Where `old` is its state, something else about it has changed.
+#[inline(always)]
+pub(crate) fn tell(sock: Address, connection: &Connection, old: u32, since_ns: u64, time_ns: u64) {
+    if kernel::WANT_CHANGES.load() == 0 {
+        return;
+    }
+    let Some(mut entry) = EVENTS.reserve::<Change>(0) else {
+        count(Counter::ChangeLost, 1);
+        return;
+    };
+    entry.write(Change {
+        kind: event::CHANGE,
+        tgid: connection.tgid,
+        sock,
+        created_ns: connection.created_ns,
+        time_ns,
+        since_ns,
+        cgroup_id: connection.cgroup_id,
+        local_addr: connection.local_addr,
+        remote_addr: connection.remote_addr,
+        comm: connection.comm,
+        netns: connection.netns,
+        local_port: connection.local_port,
+        remote_port: connection.remote_port,
+        old: old as u8,
+        new: connection.state as u8,
+        role: connection.role,
+        pad: [0; 5],
+    });
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// Tells of a listening socket.
+#[inline(always)]
+pub(crate) fn tell_of_listener(sock: Address, listener: &Listener, old: u32, new: u32, time_ns: u64) {
+    let Some(mut entry) = EVENTS.reserve::<Change>(0) else {
+        count(Counter::ChangeLost, 1);
+        return;
+    };
+    let was_listening = old == kernel::TCP_LISTEN.load();
+    entry.write(Change {
+        kind: event::CHANGE,
+        tgid: listener.tgid,
+        sock,
+        created_ns: listener.since_ns,
+        time_ns,
+        since_ns: if was_listening { listener.since_ns } else { 0 },
+        cgroup_id: listener.cgroup_id,
+        local_addr: listener.local_addr,
+        remote_addr: [0; 16],
+        comm: listener.comm,
+        netns: listener.netns,
+        local_port: listener.local_port,
+        remote_port: 0,
+        old: old as u8,
+        new: new as u8,
+        role: role::UNKNOWN,
+        pad: [0; 5],
+    });
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}

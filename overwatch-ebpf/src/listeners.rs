@@ -1,0 +1,75 @@
+//! Listening sockets: which there are, since when, and who listens.
+
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    helpers::{bpf_get_current_cgroup_id, bpf_ktime_get_ns},
+};
+use overwatch_common::connection::{COMM_LEN, Listener, Owner};
+
+use crate::{
+    changes, entry,
+    kernel::{self, Address, process_name},
+    maps::{LISTENERS, audit},
+    sockets,
+};
+
+/// Two programs at one tracepoint run one after the other.
+const SAME_CALL_NS: u64 = 1_000_000;
+
+/// In listen(2), so the current process is the one that listens.
+#[inline(never)]
+pub(crate) fn began(sock: Address, old: u32) {
+    let mut owner = Owner { comm: [0; COMM_LEN], tgid: entry::current_tgid(), pad: 0, cgroup_id: 0 };
+    process_name(&mut owner.comm);
+    // SAFETY: no arguments.
+    let now = unsafe {
+        owner.cgroup_id = bpf_get_current_cgroup_id();
+        bpf_ktime_get_ns()
+    };
+    if let Some(listener) = LISTENERS.get_ptr(sock)
+        // SAFETY: the pointer is from the lookup.
+        && now - unsafe { (*listener).since_ns } < SAME_CALL_NS
+    {
+        // The other program was here (see `states`). One that was left behind is older.
+        return;
+    }
+    note(sock, &owner, now);
+    if let Some(listener) = LISTENERS.get_ptr(sock) {
+        // SAFETY: the pointer is from the lookup; only listen and close of this socket write it, under its lock.
+        changes::tell_of_listener(sock, unsafe { &*listener }, old, kernel::TCP_LISTEN.load(), now);
+    }
+}
+
+/// Puts a listener into the map.
+#[inline(never)]
+pub(crate) fn note(sock: Address, owner: &Owner, since_ns: u64) {
+    let mut listener = Listener {
+        since_ns,
+        cgroup_id: owner.cgroup_id,
+        local_addr: [0; 16],
+        comm: owner.comm,
+        tgid: owner.tgid,
+        netns: sockets::netns_of(sock),
+        local_port: sockets::local_port_of(sock),
+        audit: audit(),
+        pad: [0; 4],
+    };
+    sockets::read_local_addr(&mut listener.local_addr, sock);
+    let _full = LISTENERS.insert(sock, &listener, u64::from(BPF_ANY));
+}
+
+/// LISTEN -> CLOSE.
+#[inline(never)]
+pub(crate) fn closed(sock: Address, new: u32) {
+    if let Some(listener) = LISTENERS.get_ptr(sock) {
+        // SAFETY: as above; no arguments.
+        unsafe { changes::tell_of_listener(sock, &*listener, kernel::TCP_LISTEN.load(), new, bpf_ktime_get_ns()) };
+    }
+    let _unknown = LISTENERS.remove(sock);
+}
+
+/// Takes a listener out whose close was not seen; false when the socket is none.
+#[inline(always)]
+pub(crate) fn ended(sock: Address) -> bool {
+    LISTENERS.remove(sock).is_ok()
+}
