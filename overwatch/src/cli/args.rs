@@ -28,6 +28,9 @@ const EXAMPLES: &str = "\
 Examples:
   sudo overwatch top                 who moves the bytes, every second
   sudo overwatch top -o json 5 12    a minute of it for a script, in steps of five seconds
+  sudo overwatch states              every TCP state transition
+  sudo overwatch life                every connection as it ends: how long, how much, and how it ended
+  sudo overwatch open                how many connections are open, and whose
   sudo overwatch check               can this host run it, and how";
 
 const TOP_EXAMPLES: &str = "\
@@ -39,12 +42,45 @@ Examples:
 Ctrl-C ends it; JSON, CSV and piped tables then have one more, shorter interval with what is left.
 Exit codes: 0 done, 1 failed while running, 2 bad arguments, 3 this host cannot run it.";
 
+const STATES_EXAMPLES: &str = "\
+Examples:
+  sudo overwatch states                        every transition as it happens
+  sudo overwatch states --lport 443            those of the server on port 443
+  sudo overwatch states -o csv --duration 60   a minute of it for a spreadsheet
+
+Ctrl-C ends it. Exit codes: 0 done, 1 failed while running, 2 bad arguments, 3 this host cannot run it.";
+
+const LIFE_EXAMPLES: &str = "\
+Examples:
+  sudo overwatch life                          every connection as it ends
+  sudo overwatch life --comm nginx             those of nginx
+  sudo overwatch life -o json --duration 60    a minute of it for a script
+
+A connection's line comes when its process lets go of the socket, since data may be read until then.
+Ctrl-C ends it. Exit codes: 0 done, 1 failed while running, 2 bad arguments, 3 this host cannot run it.";
+
+const OPEN_EXAMPLES: &str = "\
+Examples:
+  sudo overwatch open                          every second, the most connections first
+  sudo overwatch open -o json 5 12             a minute of it for a script, in steps of five seconds
+
+Exit codes: 0 done, 1 failed while running, 2 bad arguments, 3 this host cannot run it.";
+
 /// A verb.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Who moves the bytes: per process and connection, exact, the busiest first
     #[command(after_help = TOP_EXAMPLES)]
     Top(Top),
+    /// Every TCP state transition, with the time spent in the state left
+    #[command(after_help = STATES_EXAMPLES)]
+    States(Stream),
+    /// One line per finished connection: how long, how much, how it ended
+    #[command(after_help = LIFE_EXAMPLES)]
+    Life(Stream),
+    /// How many connections are open: by listener, by owner, by remote address
+    #[command(after_help = OPEN_EXAMPLES)]
+    Open(Open),
     /// Can this host run it: what it offers, what was attached, what is missing and why
     Check,
 }
@@ -134,6 +170,31 @@ pub struct Top {
     /// Which rows.
     #[command(flatten)]
     pub filter: FilterArguments,
+}
+
+/// Arguments of `states` and `life`.
+#[derive(Clone, Debug, Args)]
+pub struct Stream {
+    /// End after so many seconds, from 0.1 to 86400
+    #[arg(long, value_name = "SECS", value_parser = interval)]
+    pub duration: Option<Duration>,
+    /// Which lines.
+    #[command(flatten)]
+    pub filter: FilterArguments,
+}
+
+/// Arguments of `open`.
+#[derive(Clone, Debug, Args)]
+pub struct Open {
+    /// Seconds between two outputs, from 0.1 to 86400
+    #[arg(default_value = "1", value_parser = interval)]
+    pub interval: Duration,
+    /// End after this many intervals
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Show at most this many of each kind
+    #[arg(short = 'n', long, value_name = "N")]
+    pub rows: Option<usize>,
 }
 
 /// Filters. All that are given must hold.
@@ -229,6 +290,10 @@ mod tests {
             "overwatch top --port 65536",
             "overwatch top -4 -6",
             "overwatch top --max-connections 0",
+            "overwatch life --duration 0",
+            "overwatch life --duration -1",
+            "overwatch states 1",
+            "overwatch open 0",
             "overwatch top --ring-buffer-bytes 0",
             "overwatch top --ring-buffer-bytes 2048",
             "overwatch top --ring-buffer-bytes 5000",

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     collect::{Session, SessionError},
-    kernel::host::HostFacts,
+    kernel::{host::HostFacts, processes},
     probes::{
         attach::Outcome,
         catalogue::Hook,
@@ -43,7 +43,13 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
             attempt.hooks.iter().for_each(|(hook, outcome)| print_verifier_log(hook, outcome));
         }
     }
-    let report = Report { host: &host, capacity: &capacity, wanted: global.attach.into(), verdict };
+    let report = Report {
+        host: &host,
+        capacity: &capacity,
+        wanted: global.attach.into(),
+        resident_memory_bytes: processes::resident_memory_bytes(root),
+        verdict,
+    };
     let mut out = Vec::new();
     match global.output {
         Output::Json => check::write_json(&mut out, &report)?,

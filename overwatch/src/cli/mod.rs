@@ -2,8 +2,11 @@
 
 pub mod args;
 mod check;
+mod open;
 mod output;
+mod stream;
 mod top;
+mod watch;
 
 use std::{fmt, io, process::ExitCode};
 
@@ -51,6 +54,9 @@ impl From<io::Error> for Failure {
 pub fn run(arguments: args::Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Top(top) => top::run(&arguments.global, &top),
+        Command::States(states) => stream::states(&arguments.global, &states),
+        Command::Life(life) => stream::life(&arguments.global, &life),
+        Command::Open(open) => open::run(&arguments.global, &open),
         Command::Check => check::run(&arguments.global),
     };
     match result {

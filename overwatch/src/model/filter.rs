@@ -1,8 +1,10 @@
-//! Which rows the user wants to see. The same words in every verb.
+//! Which connections the user wants to see. The same words in every verb.
+
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::snapshot::Row;
+use super::snapshot::Process;
 
 /// All conditions must hold; an absent one always does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,20 +38,42 @@ pub enum Family {
     V6,
 }
 
+/// What conditions can be about.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The process; `None` when it is not known.
+    pub process: Option<&'a Process>,
+    /// Network namespace of the socket, inode number.
+    pub netns: u32,
+    /// Local address.
+    pub local_addr: IpAddr,
+    /// Local port.
+    pub local_port: u16,
+    /// Remote address; `None` when there is none, or it is not known.
+    pub remote_addr: Option<IpAddr>,
+    /// Remote port, likewise.
+    pub remote_port: Option<u16>,
+}
+
 impl Filter {
-    /// True when the row is wanted; `cgroup` is the path of its process's control group, where known.
-    pub fn matches(&self, row: &Row, cgroup: Option<&str>) -> bool {
-        let process = row.process.as_ref();
-        let is = |wanted: Option<u16>, port| wanted.is_none_or(|wanted| wanted == port);
+    /// True when the subject is wanted; `cgroup` is the path of its process's control group, where known.
+    pub fn matches(&self, subject: &Subject<'_>, cgroup: Option<&str>) -> bool {
+        let process = subject.process;
+        let local = |wanted| subject.local_port == wanted;
+        let remote = |wanted| subject.remote_port == Some(wanted);
+        let inside =
+            |net: IpNet| [Some(subject.local_addr), subject.remote_addr].iter().flatten().any(|at| net.contains(at));
+        // Only the remote address tells what an IPv6 socket speaks.
+        let family_of = subject.remote_addr.unwrap_or(subject.local_addr);
         self.pid.is_none_or(|pid| process.is_some_and(|process| process.pid == pid))
             && self.comm.as_ref().is_none_or(|comm| process.is_some_and(|process| process.comm == *comm))
-            && self.port.is_none_or(|port| row.local_port == port || row.remote_port == port)
-            && is(self.local_port, row.local_port)
-            && is(self.remote_port, row.remote_port)
-            && self.network.is_none_or(|net| net.contains(&row.local_addr) || net.contains(&row.remote_addr))
+            && self.port.is_none_or(|port| local(port) || remote(port))
+            && self.local_port.is_none_or(local)
+            && self.remote_port.is_none_or(remote)
+            && self.network.is_none_or(inside)
             && self.cgroup.as_ref().is_none_or(|wanted| cgroup.is_some_and(|path| within(path, wanted)))
-            && self.netns.is_none_or(|netns| row.netns == netns)
-            && self.family.is_none_or(|family| (family == Family::V4) == row.remote_addr.is_ipv4())
+            && self.netns.is_none_or(|netns| subject.netns == netns)
+            && self.family.is_none_or(|family| (family == Family::V4) == family_of.is_ipv4())
     }
 }
 
@@ -94,7 +118,7 @@ mod tests {
             (Filter { family: Some(Family::V6), ..all() }, false),
         ];
         for (filter, wanted) in cases {
-            assert_eq!(filter.matches(&row(), Some("/system.slice/nginx.service")), wanted, "{filter:?}");
+            assert_eq!(filter.matches(&row().subject(), Some("/system.slice/nginx.service")), wanted, "{filter:?}");
         }
     }
 
@@ -102,8 +126,31 @@ mod tests {
     fn what_is_unknown_matches_no_condition_on_it() {
         let mut row = row();
         row.process = None;
-        assert!(!Filter { pid: Some(42), ..Filter::default() }.matches(&row, None));
-        assert!(!Filter { cgroup: Some("/".into()), ..Filter::default() }.matches(&row, None));
-        assert!(Filter::default().matches(&row, None));
+        assert!(!Filter { pid: Some(42), ..Filter::default() }.matches(&row.subject(), None));
+        assert!(!Filter { cgroup: Some("/".into()), ..Filter::default() }.matches(&row.subject(), None));
+        assert!(Filter::default().matches(&row.subject(), None));
+    }
+    #[test]
+    fn without_a_remote_end_the_local_one_decides() {
+        let all = Filter::default;
+        let net = |text: &str| Some(text.parse().unwrap());
+        for (local, filter, wanted) in [
+            ("0.0.0.0", Filter { port: Some(80), ..all() }, true),
+            ("0.0.0.0", Filter { port: Some(50_000), ..all() }, false),
+            ("0.0.0.0", Filter { remote_port: Some(50_000), ..all() }, false),
+            // Port 0 is no port.
+            ("0.0.0.0", Filter { remote_port: Some(0), ..all() }, false),
+            ("10.0.0.1", Filter { network: net("10.0.0.1/32"), ..all() }, true),
+            ("10.0.0.1", Filter { network: net("10.0.0.2/32"), ..all() }, false),
+            ("0.0.0.0", Filter { family: Some(Family::V4), ..all() }, true),
+            ("0.0.0.0", Filter { family: Some(Family::V6), ..all() }, false),
+            ("::", Filter { family: Some(Family::V6), ..all() }, true),
+            ("::", Filter { family: Some(Family::V4), ..all() }, false),
+        ] {
+            let row = row();
+            let listening =
+                Subject { local_addr: local.parse().unwrap(), remote_addr: None, remote_port: None, ..row.subject() };
+            assert_eq!(filter.matches(&listening, None), wanted, "{local}: {filter:?}");
+        }
     }
 }

@@ -1,8 +1,15 @@
 //! Samples to snapshots. Pure: no I/O, and no clock of its own.
 
+mod bytes;
 pub mod clock;
+pub mod ending;
 pub mod filter;
+pub mod life;
+pub mod listeners;
+pub mod open;
 pub mod snapshot;
+mod state;
+pub mod states;
 pub mod traffic;
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::{
 
 use overwatch_common::connection::{COMM_LEN, role};
 
+use super::filter::Subject;
+
 /// Who opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -17,6 +19,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// The names of both.
+    pub const NAMES: &[&str] = &["client", "server"];
+
     /// From the kernel side's number; `None` when it is not known.
     pub fn from_number(number: u8) -> Option<Self> {
         match number {
@@ -37,7 +42,7 @@ impl Role {
 
 /// Names of the kernel's TCP states by number (include/net/tcp_states.h), which are part of its interface to users
 /// (`/proc/net/tcp`, `tcp_info`).
-const STATES: [&str; 13] = [
+const STATES: &[&str] = &[
     "",
     "ESTABLISHED",
     "SYN_SENT",
@@ -53,6 +58,9 @@ const STATES: [&str; 13] = [
     "NEW_SYN_RECV",
 ];
 
+/// The names of all TCP states.
+pub const STATE_NAMES: &[&str] = STATES.split_at(1).1;
+
 /// Name of a TCP state; `None` for a number that is none.
 pub fn state_name(number: u32) -> Option<&'static str> {
     STATES.get(number as usize).copied().filter(|name| !name.is_empty())
@@ -67,6 +75,13 @@ pub struct Process {
     pub comm: String,
     /// Control group number; 0 when not known.
     pub cgroup_id: u64,
+}
+
+impl Process {
+    /// From the kernel side's fields; `None` for pid 0, its word for nobody.
+    pub fn from_kernel(tgid: u32, comm: &[u8; COMM_LEN], cgroup_id: u64) -> Option<Self> {
+        (tgid != 0).then(|| Self { pid: tgid, comm: comm_text(comm), cgroup_id })
+    }
 }
 
 /// A process name out of the kernel's fixed field.
@@ -115,6 +130,20 @@ pub struct Row {
     pub reconciled_received_bytes: u64,
     /// The kernel's own count for the whole connection; `None` until it has ended.
     pub kernel_totals: Option<KernelTotals>,
+}
+
+impl Row {
+    /// For filters.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            process: self.process.as_ref(),
+            netns: self.netns,
+            local_addr: self.local_addr,
+            local_port: self.local_port,
+            remote_addr: Some(self.remote_addr),
+            remote_port: Some(self.remote_port),
+        }
+    }
 }
 
 /// The kernel's own count of what the application handed to a socket and took from it.

@@ -10,42 +10,16 @@ use overwatch_common::{
     counter::Counter,
 };
 
-use super::snapshot::{KernelTotals, Process, Role, Row, Snapshot, address, comm_text};
+use super::{
+    bytes::{Bytes, unseen},
+    snapshot::{KernelTotals, Process, Role, Row, Snapshot, address, comm_text},
+};
 use crate::collect::{ClosedConnection, Counters, OpenConnection, ProcessShare, Sample};
 
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
-
-/// Bytes in both directions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Bytes {
-    sent: u64,
-    received: u64,
-}
-
-impl Bytes {
-    fn since(self, before: Self) -> Self {
-        Self { sent: self.sent.saturating_sub(before.sent), received: self.received.saturating_sub(before.received) }
-    }
-
-    fn max(self, other: Self) -> Self {
-        Self { sent: self.sent.max(other.sent), received: self.received.max(other.received) }
-    }
-
-    fn min(self, other: Self) -> Self {
-        Self { sent: self.sent.min(other.sent), received: self.received.min(other.received) }
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self { sent: self.sent + other.sent, received: self.received + other.received }
-    }
-
-    fn is_zero(self) -> bool {
-        self == Self::default()
-    }
-}
 
 /// What has been reported of an open connection.
 #[derive(Clone, Debug, Default)]
@@ -223,18 +197,6 @@ fn movers(connection: &Connection, shares: &[ProcessShare]) -> Vec<(Process, Byt
         (process, Bytes { sent: share.sent, received: share.received })
     });
     std::iter::once(owner).chain(shares).collect()
-}
-
-/// What the kernel knows of and no hook saw.
-fn unseen(kernel: Bytes, connection: &Connection, shares: &[ProcessShare]) -> Bytes {
-    let seen = shares.iter().fold(
-        Bytes {
-            sent: connection.sent + connection.unattributed_sent,
-            received: connection.received + connection.unattributed_received,
-        },
-        |sum, ProcessShare { share, .. }| sum.plus(Bytes { sent: share.sent, received: share.received }),
-    );
-    kernel.since(seen)
 }
 
 /// Notes that a process's counter stands at `now`, and gives what it has grown by and what has been reported by then.

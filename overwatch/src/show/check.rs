@@ -22,6 +22,8 @@ pub struct Report<'a> {
     pub host: &'a HostFacts,
     /// Sizes that were asked for.
     pub capacity: &'a Capacity,
+    /// Memory of this process, once everything is attached and seeded.
+    pub resident_memory_bytes: Option<u64>,
     /// What `--attach` said.
     pub wanted: Attach,
     /// What came of it.
@@ -130,6 +132,12 @@ fn facts(report: &Report<'_>) -> Vec<Line> {
             "kernel memory for the maps, about",
             bytes(report.capacity.bytes() as f64),
             report.capacity.bytes(),
+        ),
+        line(
+            "resident_memory_bytes",
+            "memory of this process",
+            report.resident_memory_bytes.map_or_else(unknown, |memory| bytes(memory as f64)),
+            report.resident_memory_bytes,
         ),
     ]
 }

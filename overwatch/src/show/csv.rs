@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use super::{
-    columns::{CONNECTION, Value},
-    text::escaped,
+    columns::{Column, Value, top::CONNECTION},
+    text::{escaped, seconds},
 };
 use crate::model::snapshot::{Row, Snapshot};
 
@@ -13,7 +13,7 @@ const BEHIND: [&str; 2] = ["lost_events", "skipped_runs"];
 
 /// Writes the heading.
 pub fn write_heading(out: &mut impl Write) -> io::Result<()> {
-    let columns = CONNECTION.iter().map(|column| column.key);
+    let columns = CONNECTION.iter().map(|column| column.key.name);
     record(out, ["time", "interval_seconds"].into_iter().chain(columns).chain(BEHIND))
 }
 
@@ -23,17 +23,13 @@ pub fn write(out: &mut impl Write, snapshot: &Snapshot, rows: &[(&Row, Option<&s
     let interval = format!("{:.6}", snapshot.interval.as_secs_f64());
     let empty = || BEHIND.iter().map(|_| String::new());
     for (row, cgroup) in rows {
-        let values = CONNECTION.iter().map(|column| match (column.value)(row, *cgroup) {
-            Value::Null => String::new(),
-            Value::Text(text) => escaped(&text),
-            Value::Number(number) => number.to_string(),
-        });
+        let values = fields(CONNECTION, *row, *cgroup);
         record(out, [time.clone(), interval.clone()].into_iter().chain(values).chain(empty()))?;
     }
     let skipped_runs = snapshot.skipped_runs.unwrap_or(0);
     let unattributed = snapshot.unattributed_sent_bytes + snapshot.unattributed_received_bytes;
     if unattributed + snapshot.lost_events + skipped_runs > 0 {
-        let values = CONNECTION.iter().map(|column| match column.key {
+        let values = CONNECTION.iter().map(|column| match column.key.name {
             "comm" => "unattributed".to_owned(),
             "sent_bytes" => snapshot.unattributed_sent_bytes.to_string(),
             "received_bytes" => snapshot.unattributed_received_bytes.to_string(),
@@ -45,8 +41,24 @@ pub fn write(out: &mut impl Write, snapshot: &Snapshot, rows: &[(&Row, Option<&s
     Ok(())
 }
 
+/// The fields of what stands for a `T`.
+pub(super) fn fields<T>(columns: &[Column<T>], of: &T, cgroup: Option<&str>) -> impl Iterator<Item = String> {
+    columns.iter().map(move |column| field((column.value)(of, cgroup)))
+}
+
+/// A value as it stands in a field; what is not known is empty.
+pub(super) fn field(value: Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::Text(text) => escaped(&text),
+        Value::Number(number) => number.to_string(),
+        Value::Seconds(duration) => seconds(duration).to_string(),
+        Value::Bool(yes) => yes.to_string(),
+    }
+}
+
 /// Through a buffer of its own, so that what the caller sees of an error is the writer's own.
-fn record<T: AsRef<[u8]>>(out: &mut impl Write, fields: impl Iterator<Item = T>) -> io::Result<()> {
+pub(super) fn record<T: AsRef<[u8]>>(out: &mut impl Write, fields: impl Iterator<Item = T>) -> io::Result<()> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(fields).map_err(io::Error::other)?;
     out.write_all(&writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?)

@@ -5,7 +5,10 @@ use std::io::{self, Write};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use serde_json::ser::Formatter;
 
-use super::columns::{CONNECTION, Value};
+use super::{
+    columns::{Column, Value, top::CONNECTION},
+    text::seconds,
+};
 use crate::model::snapshot::{Row, Snapshot};
 
 /// Writes an interval as one line. Row by row, since an interval may have very many.
@@ -30,7 +33,7 @@ impl Serialize for Interval<'_> {
         let snapshot = self.snapshot;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("time", &humantime::format_rfc3339_millis(snapshot.time).to_string())?;
-        map.serialize_entry("interval_seconds", &((snapshot.interval.as_secs_f64() * 1e6).round() / 1e6))?;
+        map.serialize_entry("interval_seconds", &seconds(snapshot.interval))?;
         map.serialize_entry("host", self.host)?;
         map.serialize_entry("connections", &Rows(self.rows))?;
         map.serialize_entry("unattributed_sent_bytes", &snapshot.unattributed_sent_bytes)?;
@@ -45,15 +48,17 @@ struct Rows<'a>(&'a [(&'a Row, Option<&'a str>)]);
 
 impl Serialize for Rows<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|(row, cgroup)| Connection(row, *cgroup)))
+        serializer.collect_seq(self.0.iter().map(|(row, cgroup)| Object(CONNECTION, *row, *cgroup)))
     }
 }
 
-struct Connection<'a>(&'a Row, Option<&'a str>);
+/// What stands for a `T`: its columns, and the path of its process's control group.
+pub(super) struct Object<'a, T>(pub(super) &'a [Column<T>], pub(super) &'a T, pub(super) Option<&'a str>);
 
-impl Serialize for Connection<'_> {
+impl<T> Serialize for Object<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(CONNECTION.iter().map(|column| (column.key, (column.value)(self.0, self.1))))
+        let Self(columns, of, cgroup) = self;
+        serializer.collect_map(columns.iter().map(|column| (column.key.name, (column.value)(of, *cgroup))))
     }
 }
 
@@ -63,11 +68,14 @@ impl Serialize for Value {
             Self::Null => serializer.serialize_none(),
             Self::Text(text) => serializer.serialize_str(text),
             Self::Number(number) => serializer.serialize_u64(*number),
+            Self::Seconds(duration) => serializer.serialize_f64(seconds(*duration)),
+            Self::Bool(yes) => serializer.serialize_bool(*yes),
         }
     }
 }
 
-/// JSON must escape control characters below space only; terminals also obey those from U+007F to U+009F.
+/// JSON must escape control characters below space only; terminals also obey those from U+007F to U+009F. And people do
+/// not read exponents well.
 struct TerminalSafe;
 
 impl Formatter for TerminalSafe {
@@ -83,6 +91,10 @@ impl Formatter for TerminalSafe {
             rest = characters.as_str();
         }
         writer.write_all(rest.as_bytes())
+    }
+
+    fn write_f64<W: ?Sized + Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        write!(writer, "{value}{}", if value.fract() == 0.0 { ".0" } else { "" })
     }
 }
 
@@ -132,5 +144,22 @@ mod tests {
         let object: Json = serde_json::from_str(&line).unwrap();
         assert_eq!(object["connections"][0]["comm"], name);
         assert_eq!(object["connections"][0]["cgroup"], Json::Null);
+    }
+
+    #[test]
+    fn seconds_have_no_exponent() {
+        for (nanos, text) in [
+            (0, "0.0"),
+            (400, "0.0"),
+            (1_000, "0.000001"),
+            (12_000, "0.000012"),
+            (1_500_000_000, "1.5"),
+            (86_400_000_000_000, "86400.0"),
+            (u64::MAX, "18446744073.709553"),
+        ] {
+            let mut out = Vec::new();
+            write_line(&mut out, &Value::Seconds(Duration::from_nanos(nanos))).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap().trim_end(), text);
+        }
     }
 }

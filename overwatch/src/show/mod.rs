@@ -1,8 +1,15 @@
-//! Snapshots to text. What a row consists of is declared once, in [`columns`].
+//! Snapshots and lines to text. What they consist of is declared once, in [`columns`].
 
+mod cells;
 pub mod check;
 pub mod columns;
 pub mod csv;
 pub mod json;
+mod layout;
+pub mod life;
+pub mod open;
+pub mod schema;
+pub mod states;
+pub mod stream;
 pub mod table;
 pub mod text;

@@ -2,46 +2,26 @@
 
 use std::io::{self, Write};
 
-use super::text::{bytes, fit, printable};
-use crate::model::snapshot::{Row, Snapshot, state_name};
+use super::{
+    cells::{comm, endpoint, pid, role, state},
+    layout::{
+        Addresses, Column, LEAST_ADDRESS, Layout,
+        Width::{Address, Between, Fixed, Spare},
+        column,
+    },
+    text::{bytes, printable},
+};
+use crate::model::snapshot::{Row, Snapshot};
 
-/// One column of the table.
-struct Column {
-    title: &'static str,
-    width: Width,
-    right: bool,
-    cell: fn(&Row, f64) -> String,
-}
-
-/// How wide a column is, and what becomes of it on a narrow screen.
-#[derive(Clone, Copy)]
-enum Width {
-    /// So many cells, always.
-    Fixed(usize),
-    /// So many cells, or none: the columns go in their order.
-    Spare(usize),
-    /// From the smaller to the larger number of cells.
-    Between(usize, usize),
-    /// As wide as the widest address that is shown, so that IPv6 is not cut and IPv4 wastes nothing. Cut at its beginning,
-    /// since a port that is cut would be another port.
-    Address,
-}
-
-const fn column(title: &'static str, width: Width, right: bool, cell: fn(&Row, f64) -> String) -> Column {
-    Column { title, width, right, cell }
-}
-
-const UNKNOWN: &str = "-";
-const LEAST_ADDRESS: usize = 21;
-
-use Width::{Address, Between, Fixed, Spare};
+/// What is in a cell; the second argument is the length of the interval in seconds.
+type Cell = fn(&Row, f64) -> String;
 
 #[rustfmt::skip]
-const COLUMNS: &[Column] = &[
-    column("PID", Fixed(7), true, |row, _| row.process.as_ref().map_or(UNKNOWN.into(), |process| process.pid.to_string())),
-    column("COMM", Between(8, 15), false, |row, _| row.process.as_ref().map_or(UNKNOWN.into(), |process| printable(&process.comm))),
-    column("ROLE", Spare(6), false, |row, _| row.role.map_or(UNKNOWN, |role| role.name()).into()),
-    column("STATE", Spare(11), false, |row, _| state_name(row.state).unwrap_or(UNKNOWN).into()),
+const COLUMNS: &[Column<Cell>] = &[
+    column("PID", Fixed(7), true, |row, _| pid(row.process.as_ref())),
+    column("COMM", Between(8, 15), false, |row, _| comm(row.process.as_ref())),
+    column("ROLE", Spare(6, 1), false, |row, _| role(row.role)),
+    column("STATE", Spare(11, 2), false, |row, _| state(row.state)),
     column("SENT/s", Fixed(9), true, |row, seconds| bytes(row.sent_bytes as f64 / seconds)),
     column("RECV/s", Fixed(9), true, |row, seconds| bytes(row.received_bytes as f64 / seconds)),
     column("REMOTE", Address, false, |row, _| endpoint(row.remote_addr, row.remote_port)),
@@ -59,51 +39,13 @@ pub struct Style {
     pub width: Option<usize>,
 }
 
-fn endpoint(address: std::net::IpAddr, port: u16) -> String {
-    std::net::SocketAddr::new(address, port).to_string()
-}
-
-/// The columns that fit, with their widths. `widest` is the length of the longest address.
-fn layout(width: Option<usize>, widest: usize) -> Vec<(&'static Column, usize)> {
-    let address = widest.max(LEAST_ADDRESS);
-    let mut columns: Vec<_> = COLUMNS
-        .iter()
-        .map(|column| {
-            let cells = match column.width {
-                Fixed(cells) | Spare(cells) | Between(_, cells) => cells,
-                Address => address,
-            };
-            (column, cells)
-        })
-        .collect();
-    let Some(width) = width else { return columns };
-    let used = |columns: &[(&Column, usize)]| columns.iter().map(|(_, cells)| cells + 1).sum::<usize>() - 1;
-    while used(&columns) > width
-        && let Some(spare) = columns.iter().position(|(column, _)| matches!(column.width, Spare(_)))
-    {
-        columns.remove(spare);
-    }
-    let mut excess = used(&columns).saturating_sub(width);
-    for (column, cells) in &mut columns {
-        let least = match column.width {
-            Between(least, _) => least,
-            Address => LEAST_ADDRESS.min(*cells),
-            Fixed(_) | Spare(_) => continue,
-        };
-        let taken = excess.min(*cells - least);
-        *cells -= taken;
-        excess -= taken;
-    }
-    columns
-}
-
-fn cell(column: &Column, text: &str, cells: usize) -> String {
-    let length = text.chars().count();
-    if matches!(column.width, Address) && length > cells {
-        let tail: String = text.chars().skip(length - cells.saturating_sub(1)).collect();
-        return format!("…{tail}");
-    }
-    fit(text, cells, column.right)
+/// Addresses are as wide as the widest that is shown, so that IPv6 is not cut and IPv4 wastes nothing.
+fn addresses(rows: &[&Row]) -> Addresses {
+    let ends = rows.iter().flat_map(|row| {
+        [endpoint(row.local_addr, row.local_port), endpoint(row.remote_addr, row.remote_port)].map(|end| end.len())
+    });
+    let widest = ends.max().unwrap_or(0).max(LEAST_ADDRESS);
+    Addresses { wanted: widest, most: widest }
 }
 
 /// What the numbers below it leave out, each in a line of its own, so that no narrow screen cuts it off.
@@ -140,35 +82,18 @@ pub fn write(out: &mut impl Write, host: &str, snapshot: &Snapshot, rows: &[&Row
         total(|row| row.received_bytes),
         printable(host),
     );
-    let cut = |line: &str| match style.width {
-        Some(width) => fit(line, width, false).trim_end().to_owned(),
-        None => line.trim_end().to_owned(),
-    };
-    writeln!(out, "{}", cut(&summary))?;
-    for warning in warnings(snapshot) {
-        writeln!(out, "{}", cut(&warning))?;
-    }
     let shown = &rows[..rows.len().min(style.rows)];
-    let addresses = |row: &&Row| {
-        let ends = [endpoint(row.local_addr, row.local_port), endpoint(row.remote_addr, row.remote_port)];
-        ends.map(|end| end.len()).into_iter().max()
-    };
-    let columns = layout(style.width, shown.iter().filter_map(addresses).max().unwrap_or(0));
-    let line = |text: &dyn Fn(&Column) -> String| {
-        let cells = columns.iter().map(|(column, cells)| cell(column, &text(column), *cells));
-        cut(&cells.collect::<Vec<_>>().join(" "))
-    };
-    let heading = line(&|column| column.title.to_owned());
-    if style.color {
-        writeln!(out, "\x1b[1m{heading}\x1b[0m")?;
-    } else {
-        writeln!(out, "{heading}")?;
+    let layout = Layout::new(COLUMNS, style.width, addresses(shown));
+    writeln!(out, "{}", layout.cut(&summary))?;
+    for warning in warnings(snapshot) {
+        writeln!(out, "{}", layout.cut(&warning))?;
     }
+    writeln!(out, "{}", layout.heading(style.color))?;
     for row in shown {
-        writeln!(out, "{}", line(&|column| (column.cell)(row, seconds)))?;
+        writeln!(out, "{}", layout.line(|column| (column.cell)(row, seconds)))?;
     }
     if shown.len() < rows.len() {
-        writeln!(out, "{}", cut(&format!("... and {} more rows", rows.len() - shown.len())))?;
+        writeln!(out, "{}", layout.cut(&format!("... and {} more rows", rows.len() - shown.len())))?;
     }
     Ok(())
 }

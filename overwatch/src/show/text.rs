@@ -1,5 +1,7 @@
 //! Making text safe and short enough to show. Names come from other users of the host.
 
+use std::time::{Duration, SystemTime};
+
 use unicode_width::UnicodeWidthChar as _;
 
 /// True for characters that steer a terminal or the direction of writing instead of showing something.
@@ -53,6 +55,32 @@ pub fn bytes(number: f64) -> String {
     if unit == 0 { format!("{number:.0}") } else { format!("{number:.1}{}", UNITS[unit]) }
 }
 
+/// A length of time in at most seven cells: `350us`, `1.2ms`, `3.40s`, `2m05s`, `3h07m`, `12d03h`.
+pub fn duration(duration: Duration) -> String {
+    let (seconds, micros) = (duration.as_secs(), duration.as_micros());
+    match micros {
+        0..1_000 => format!("{micros}us"),
+        1_000..999_950 => format!("{:.1}ms", micros as f64 / 1e3),
+        // From here on it would be 1000.0ms.
+        999_950..60_000_000 => format!("{:.2}s", duration.as_secs_f64()),
+        _ if seconds < 3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        _ if seconds < 86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// The time of day, UTC: `07:05:09.120`.
+pub fn time_of_day(time: SystemTime) -> String {
+    let time = humantime::format_rfc3339_millis(time).to_string();
+    let of_day = time.split_once('T').map_or(time.as_str(), |(_, of_day)| of_day);
+    of_day.trim_end_matches('Z').to_owned()
+}
+
+/// A length of time in seconds, to the microsecond.
+pub fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e6
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,5 +117,48 @@ mod tests {
         ] {
             assert_eq!(bytes(number), text);
         }
+    }
+
+    #[test]
+    fn a_length_of_time_has_the_unit_that_fits() {
+        for (micros, text) in [
+            (0, "0us"),
+            (999, "999us"),
+            (1_000, "1.0ms"),
+            (1_249, "1.2ms"),
+            (999_949, "999.9ms"),
+            (999_950, "1.00s"),
+            (3_400_000, "3.40s"),
+            (59_994_999, "59.99s"),
+            (59_999_999, "60.00s"),
+            (60_000_000, "1m00s"),
+            (125_900_000, "2m05s"),
+            (3_599_999_999, "59m59s"),
+            (3_600_000_000, "1h00m"),
+            (11_220_000_000, "3h07m"),
+            (86_399_000_000, "23h59m"),
+            (86_400_000_000, "1d00h"),
+            (1_047_600_000_000, "12d03h"),
+        ] {
+            let shown = duration(Duration::from_micros(micros));
+            assert_eq!(shown, text);
+            assert!(shown.len() <= 7, "{shown}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_rounded_to_microseconds() {
+        for (nanos, expected) in
+            [(0, 0.0), (499, 0.0), (500, 0.000_001), (1_234_567_499, 1.234_567), (2_000_000_000, 2.0)]
+        {
+            assert_eq!(seconds(Duration::from_nanos(nanos)), expected);
+        }
+    }
+
+    #[test]
+    fn the_time_of_day_has_milliseconds() {
+        let at = |millis| time_of_day(SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
+        assert_eq!(at(0), "00:00:00.000");
+        assert_eq!(at(86_400_000 + 25_509_120), "07:05:09.120");
     }
 }

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use overwatch_common::connection::{Share, ShareKey};
 
-use super::{
-    tests::{sample, share},
-    *,
+use super::{tests::share, *};
+use crate::{
+    model::fixtures::{connection, sample},
+    random::Random,
 };
-use crate::{model::fixtures::connection, random::Random};
 
 const PIDS: u32 = 5;
 const ADDRESSES: u64 = 6;

@@ -1,39 +1,17 @@
 //! What snapshots say, sample by sample.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, SystemTime},
-};
+use std::collections::HashSet;
 
 use overwatch_common::connection::{Share, ShareKey};
 
 use super::*;
-use crate::model::fixtures::connection;
+use crate::model::fixtures::{connection, sample};
 
 const SOCK: u64 = 0xffff_8880_0000_1000;
 /// Owner of the connections here, and two more processes.
 const OWNER: u32 = 42;
 const SECOND: u32 = 43;
 const THIRD: u32 = 44;
-
-pub(super) fn sample() -> Sample {
-    Sample {
-        time: SystemTime::UNIX_EPOCH,
-        elapsed: Duration::from_secs(1),
-        closed: Vec::new(),
-        open: Vec::new(),
-        orphans: Vec::new(),
-        skipped_runs: None,
-        counters: Counters::default(),
-        present: None,
-        monotonic_ns: 0,
-        changes: Vec::new(),
-        resets: Vec::new(),
-        listeners: None,
-        table: None,
-        lost: Vec::new(),
-    }
-}
 
 pub(super) fn share(sent: u64, received: u64) -> Share {
     Share { sent, received, cgroup_id: 8, comm: *b"worker\0\0\0\0\0\0\0\0\0\0", epoch: 1, pad: 0 }

@@ -1,0 +1,128 @@
+//! What every verb that watches does alike: start, be told to end, choose.
+
+use std::{future::Future, path::Path, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{
+    Failure,
+    args::{FilterArguments, Global},
+    output::Output,
+};
+use crate::{
+    collect::Session,
+    kernel::{host::HostFacts, namespaces},
+    model::filter::{Family, Filter},
+    probes::object::{Capacity, Interest},
+};
+
+/// The root of the file system that facts are read from.
+pub(super) const ROOT: &str = "/";
+/// How long a reader may stand still before the last output is given up.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Runs a verb to its end.
+pub(super) fn run(verb: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .map_err(Failure::Running)?;
+    runtime.block_on(verb)
+}
+
+/// A session, and the signals that end it.
+pub(super) struct Watch {
+    pub(super) session: Session,
+    /// Name of this host.
+    pub(super) host: String,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Watch {
+    /// Attaches and seeds, and says so if it was asked to.
+    pub(super) fn start(global: &Global, interest: Interest) -> Result<Self, Failure> {
+        let root = Path::new(ROOT);
+        // Before attaching, so that from here on a signal ends the program by the way that detaches.
+        let interrupt = signal(SignalKind::interrupt())?;
+        let terminate = signal(SignalKind::terminate())?;
+        let host = HostFacts::read(root);
+        let capacity = Capacity::new(global.max_connections, global.ring_buffer_bytes);
+        let session = Session::start(&host, root, global.attach.into(), &capacity, interest)?;
+        say_ready(global, &session)?;
+        Ok(Self { session, host: host.host, interrupt, terminate })
+    }
+
+    /// Waits for a signal to end.
+    pub(super) async fn told_to_end(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Waits for the last output to be through, though not for ever: whoever does not read now will not read later.
+pub(super) async fn written_in_time(output: &mut Output) -> Result<(), Failure> {
+    while output.is_waiting() {
+        let before = output.pieces();
+        match tokio::time::timeout(PATIENCE, output.written()).await {
+            Ok(result) => result.context("cannot write to standard output").map_err(Failure::Running)?,
+            Err(_) if output.pieces() == before => break,
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn say_ready(global: &Global, session: &Session) -> Result<(), Failure> {
+    if global.verbose {
+        let (attached, seeded) = (session.attached(), session.seeded());
+        eprintln!(
+            "overwatch: ready: {} tier; {} connections were open already in {} network namespaces",
+            attached.tier,
+            session.seeded_connections()?,
+            seeded.namespaces
+        );
+        for degradation in &attached.degradations {
+            eprintln!("overwatch: without {}: {} ({})", degradation.what, degradation.loss, degradation.why);
+        }
+        if seeded.unreachable > 0 {
+            eprintln!("overwatch: {} network namespaces could not be entered", seeded.unreachable);
+        }
+    }
+    Ok(())
+}
+
+/// From what was typed to what is chosen by it.
+pub(super) fn filter(arguments: &FilterArguments) -> Result<Filter, Failure> {
+    let netns = match &arguments.netns {
+        None => None,
+        Some(text) => {
+            let inode = text.parse().ok().or_else(|| namespaces::inode_of_name(Path::new(ROOT), text));
+            let inode = inode.and_then(|inode| u32::try_from(inode).ok());
+            Some(inode.ok_or_else(|| {
+                Failure::Arguments(format!(
+                    "no network namespace '{text}': give a name that `ip netns` lists, or an inode number"
+                ))
+            })?)
+        }
+    };
+    Ok(Filter {
+        pid: arguments.pid,
+        comm: arguments.comm.clone(),
+        port: arguments.port,
+        local_port: arguments.lport,
+        remote_port: arguments.rport,
+        network: arguments.addr,
+        cgroup: arguments.cgroup.clone(),
+        netns,
+        family: match (arguments.ipv4, arguments.ipv6) {
+            (true, _) => Some(Family::V4),
+            (_, true) => Some(Family::V6),
+            _ => None,
+        },
+    })
+}
