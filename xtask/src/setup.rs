@@ -123,6 +123,7 @@ const ITEMS: &[Item] = &[
     program(Group::Guest, "dpkg", &["dpkg"]),
     program(Group::Guest, "xz", &["xz-utils"]),
     program(Group::Guest, "zstd", &["zstd"]),
+    program(Group::Guest, "tcpstates", &["libbpf-tools"]),
     program(Group::Tests, "ip", &["iproute2"]),
     program(Group::Tests, "ss", &["iproute2"]),
     program(Group::Tests, "tc", &["iproute2"]),

@@ -7,13 +7,13 @@ use std::sync::Mutex;
 use std::time::Duration;
 use std::{fs, thread};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::console::Tally;
 use crate::guest::{End, Guest, Report};
 use crate::kernels::{self, Kernel, Unpacked};
 use crate::programs::{self, Programs, test_name};
-use crate::stages;
+use crate::{shell, stages};
 
 /// Run the privileged tests on other kernels, under QEMU.
 #[derive(Debug, clap::Args)]
@@ -130,6 +130,8 @@ fn boot(args: &Args, kernel: &Kernel, unpacked: Unpacked, programs: &Programs) -
     guest.timeout = Duration::from_secs(args.timeout);
     guest.programs.push((programs.overwatch.clone(), "/usr/bin/overwatch".to_owned()));
     guest.programs.push((programs.traffic.clone(), "/usr/bin/traffic".to_owned()));
+    let tcpstates = shell::find("tcpstates").context("tcpstates is missing: run `cargo xtask setup`")?;
+    guest.programs.push((tcpstates, "/usr/sbin/tcpstates".to_owned()));
     for test in &programs.tests {
         guest.programs.push((test.clone(), format!("/tests/{}", test_name(test))));
     }
