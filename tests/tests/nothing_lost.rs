@@ -55,8 +55,14 @@ fn each_process_has_its_own(run: &Run, netns: &NetNs, sums: &[Sums]) -> Result<(
         let own: Vec<&Row> = rows(&run.intervals).filter(ours).collect();
         let shown: Bytes = own.iter().map(|row| row.bytes()).sum();
         let counted = Bytes { sent: sums.sent, received: sums.received };
-        // Where the kernel skipped every program for a connection, its bytes are unattributed.
-        let rest = if skipped(&run.intervals) > 0 { unattributed(&run.intervals) } else { Bytes::default() };
+        // Where the kernel skipped every program for a connection, its bytes are unattributed, or nobody's.
+        let nobodys =
+            rows(&run.intervals).filter(|row| row.netns == netns.inode() && row.pid.is_none()).map(Row::bytes);
+        let rest = if skipped(&run.intervals) > 0 {
+            nobodys.chain([unattributed(&run.intervals)]).sum()
+        } else {
+            Bytes::default()
+        };
         let enough = |shown: u64, counted: u64, rest: u64| (counted.saturating_sub(rest)..=counted).contains(&shown);
         ensure!(
             enough(shown.sent, counted.sent, rest.sent) && enough(shown.received, counted.received, rest.received),

@@ -5,20 +5,143 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use overwatch_tests::harness::host::{self, Host};
+use overwatch_tests::harness::netns::{Joined, NetNs};
 use overwatch_tests::harness::traffic::{self, Flood, Hold, Traffic};
 use overwatch_tests::traffic::family::Family;
-use overwatch_tests::traffic::ops;
-use overwatch_tests::traffic::report::Report;
+use overwatch_tests::traffic::report::{Life, Report, Sums};
+use overwatch_tests::traffic::{churn, lives, ops};
 
 /// Operations that no kernel may be without from the version on that the table names. Outside a guest, something
 /// else than the kernel's age may be the reason (a seccomp profile, a sysctl): there it is only said aloud.
 fn skips_are_justified(traffic: &Traffic) -> Result<()> {
     let kernel = host::kernel_version()?;
     for skip in &traffic.skipped {
-        let op = ops::by_name(&skip.op).context("skips name operations")?;
+        let since = ops::by_name(&skip.op).map(|op| op.since).or_else(|| lives::since(&skip.op));
+        let since = since.context("skips name operations or scenarios")?;
         eprintln!("skipped: {}: {}", skip.op, skip.skipped);
-        let excused = kernel < op.since || host::demanded_tiers()?.is_none();
-        ensure!(excused, "{} was left out, but Linux {:?} has it: {}", skip.op, op.since, skip.skipped);
+        let excused = kernel < since || host::demanded_tiers()?.is_none();
+        ensure!(excused, "{} was left out, but Linux {since:?} has it: {}", skip.op, skip.skipped);
+    }
+    Ok(())
+}
+
+/// What must hold of the two ends of one connection, and of one end alone.
+fn ends_agree(client: &Life, server: &Life) {
+    let what = format!("{client:?}\n{server:?}");
+    assert_eq!((client.local_addr, client.local_port), (server.remote_addr, server.remote_port), "{what}");
+    assert_eq!((server.local_addr, server.local_port), (client.remote_addr, client.remote_port), "{what}");
+    assert_ne!(client.pid, server.pid, "{what}");
+    if client.exact {
+        assert_eq!(client.sent, server.received + server.unread, "to the server: {what}");
+    }
+    if server.exact {
+        assert_eq!(server.sent, client.received + client.unread, "to the client: {what}");
+    }
+}
+
+fn life_is_plausible(life: &Life) {
+    let begun = life.opened.or(life.established).unwrap_or(life.closed);
+    assert!(begun <= life.closed && life.established.is_none_or(|at| at >= begun && at <= life.closed), "{life:?}");
+    assert!(!life.fates.is_empty(), "{life:?}");
+    // That the errors are those is checked where the calls return.
+    let failed = ["reset_by_peer", "refused", "timed_out", "unreachable", "failed"];
+    for fate in &life.fates {
+        assert!(fate.error.is_some() || !failed.contains(&fate.ended.as_str()), "{life:?}");
+    }
+}
+
+/// The lives of a run, by the addresses of their clients.
+fn by_client(lives: &[Life]) -> BTreeMap<String, Vec<&Life>> {
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for life in lives {
+        life_is_plausible(life);
+        let key = match life.role.as_str() {
+            "client" => format!("{} {}:{}", life.number, life.local_addr, life.local_port),
+            _ => format!("{} {}:{}", life.number, life.remote_addr, life.remote_port),
+        };
+        found.entry(key).or_default().push(life);
+    }
+    found
+}
+
+#[test]
+fn both_ends_of_mixed_lives_agree() -> Result<()> {
+    let _host = Host::take_for_traffic()?;
+    let joined = Joined::new("mix")?;
+    let count = host::scale(2_000)?;
+    let text = count.to_string();
+    let more = ["--device", Joined::DEVICE, "--connections", &text, "--at-once", "8"];
+    let traffic = traffic::run(&[&["lives"], &joined.place()[..], &more].concat())?;
+    let mut scenarios: BTreeMap<&str, usize> = BTreeMap::new();
+    for ends in by_client(&traffic.lives).values() {
+        *scenarios.entry(&ends[0].life).or_default() += 1;
+        match ends.as_slice() {
+            [alone] => assert!(["refused", "given_up"].contains(&alone.life.as_str()), "{alone:?}"),
+            [a, b] if a.role == "client" => ends_agree(a, b),
+            [a, b] => ends_agree(b, a),
+            more => panic!("{} ends of one connection: {more:?}", more.len()),
+        }
+    }
+    assert_eq!(scenarios.values().sum::<usize>(), count, "{scenarios:?}");
+    let names: Vec<&str> = scenarios.into_keys().collect();
+    let mut all = lives::common_scenarios();
+    all.sort_unstable();
+    assert_eq!(names, all, "every scenario");
+    Ok(())
+}
+
+#[test]
+fn mixed_lives_need_no_device_and_no_ipv4() -> Result<()> {
+    let _host = Host::take_for_traffic()?;
+    let netns = NetNs::new("six")?;
+    let place = ["--address", "::1", "--server-netns", netns.path_text(), "--client-netns", netns.path_text()];
+    let traffic = traffic::run(&[&["lives"], &place[..], &["--at-once", "3"]].concat())?;
+    let pairs = by_client(&traffic.lives);
+    for ends in pairs.values().filter(|ends| ends.len() == 2) {
+        let client = usize::from(ends[0].role != "client");
+        ends_agree(ends[client], ends[1 - client]);
+    }
+    // One round of all that need no device: the server has no end where it refuses.
+    assert_eq!(pairs.values().filter(|ends| ends.len() == 1).count(), 1);
+    assert!(pairs.len() > 15, "{} connections", pairs.len());
+    Ok(())
+}
+
+#[test]
+fn every_special_life_is_what_it_is_called() -> Result<()> {
+    let _host = Host::take_for_traffic()?;
+    let joined = Joined::new("special")?;
+    for name in lives::special_scenarios() {
+        let more = ["--device", Joined::DEVICE, "--scenarios", name];
+        let traffic = traffic::run(&[&["lives"], &joined.place()[..], &more].concat()).context(name)?;
+        skips_are_justified(&traffic)?;
+        assert_ne!(traffic.lives.is_empty(), traffic.skipped.is_empty(), "{name} was run or left out");
+        traffic.lives.iter().for_each(life_is_plausible);
+        assert!(traffic.lives.iter().all(|life| life.life == name && joined.has(life.netns)), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn churning_connections_add_up() -> Result<()> {
+    let _host = Host::take_for_traffic()?;
+    let joined = Joined::new("churn")?;
+    let count = host::scale(8_000)?.next_multiple_of(12);
+    let text = count.to_string();
+    let more = ["--connections", &text, "--servers", "2", "--clients", "3", "--threads", "4"];
+    let sums = traffic::run(&[&["churn"], &joined.place()[..], &more].concat())?.sums;
+    let of =
+        |role: &str, what: fn(&Sums) -> u64| -> u64 { sums.iter().filter(|sums| sums.flood == role).map(what).sum() };
+    assert_eq!((sums.len(), of("client", |s| s.connections), of("server", |s| s.connections)), {
+        (5, count as u64, count as u64)
+    });
+    assert_eq!(of("client", |s| s.sent), of("server", |s| s.received));
+    assert_eq!(of("server", |s| s.sent), of("client", |s| s.received));
+    // Few connections, so each client's threads are still at their first ports.
+    for sums in sums.iter().filter(|sums| sums.flood == "client") {
+        let ports = sums.ports.clone().context("a client has ports of its own")?.take(sums.connections as usize);
+        let bytes = ports.fold((0, 0), |(up, down), port| (up + churn::to_server(port), down + churn::to_client(port)));
+        assert_eq!((sums.sent, sums.received), bytes);
     }
     Ok(())
 }

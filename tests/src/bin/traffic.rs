@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use overwatch_tests::traffic::args::Args;
-use overwatch_tests::traffic::{flood, hold, other, pair, process, sandbox, shared, stream};
+use overwatch_tests::traffic::{churn, flood, hold, lives, other, pair, process, sandbox, shared, storm, stream};
 
 fn main() -> ExitCode {
     match run() {
@@ -24,12 +24,15 @@ fn run() -> Result<()> {
         Some("pair") => pair::run(&Args::parse(words, pair::OPTIONS)?),
         Some("shared") => shared::run(&Args::parse(words, shared::OPTIONS)?),
         Some("hold") => hold::run(&Args::parse(words, hold::OPTIONS)?),
+        Some("lives") => lives::run(&Args::parse(words, lives::OPTIONS)?),
+        Some("churn") => churn::run(&Args::parse(words, churn::OPTIONS)?),
         Some("flood") => flood::run(&Args::parse(words, flood::OPTIONS)?),
+        Some("storm") => storm::run(&Args::parse(words, storm::OPTIONS)?),
         Some("stream") => stream::run(&Args::parse(words, stream::OPTIONS)?),
         Some("other") => other::run(&Args::parse(words, other::OPTIONS)?),
         Some("sandbox") => sandbox::run(words),
         _ => bail!(
-            "usage: traffic pair|shared|hold|flood|stream [--OPTION VALUE]... | traffic sandbox root|btf PROGRAM..."
+            "usage: traffic pair|shared|hold|lives|churn|flood|storm|stream|other [--OPTION VALUE]... | traffic sandbox root|btf PROGRAM..."
         ),
     }
 }

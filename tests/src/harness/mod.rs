@@ -2,11 +2,18 @@
 
 pub mod bpf;
 pub mod cgroup;
+pub mod chains;
 pub mod host;
 pub mod judge;
+pub mod lines;
+pub mod lives;
 pub mod netns;
 pub mod operations;
 pub mod overwatch;
+pub mod problems;
 pub mod proc;
 pub mod rows;
+pub mod schema;
+pub mod sockets;
+pub mod stream;
 pub mod traffic;

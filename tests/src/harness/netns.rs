@@ -71,12 +71,64 @@ impl NetNs {
         Ok(())
     }
 
+    /// Loses all that is sent to `address` over `device` from now on, or no longer.
+    pub fn lose(&self, address: &str, device: &str, lost: bool) -> Result<()> {
+        let place = [address, "dev", device];
+        let how = if lost { &["lladdr", "02:0b:ad:0b:ad:0b", "nud", "permanent"][..] } else { &[] };
+        let what = if lost { "replace" } else { "delete" };
+        ip(&[&["-n", &self.name, "neighbour", what], &place[..], how].concat())
+    }
+
+    /// Gives `device` one more `address/prefix`.
+    pub fn add_address(&self, address: &str, device: &str) -> Result<()> {
+        ip(&["-n", &self.name, "addr", "add", address, "dev", device])
+    }
+
     /// Lets the interface to the other namespace send so slowly, with so short a queue, that packets cannot leave the host.
     pub fn throttle(&self) -> Result<()> {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, "tc", "qdisc", "add", "dev", "ow0", "root"]);
         command.args(["tbf", "rate", "50mbit", "burst", "32kb", "limit", "30000"]);
         must(command, patience(20)).map(drop)
+    }
+}
+
+/// A namespace for clients and one for servers, joined by a pair of interfaces called [`Joined::DEVICE`].
+#[derive(Debug)]
+pub struct Joined {
+    /// Where the clients are.
+    pub client: NetNs,
+    /// Where the servers are.
+    pub server: NetNs,
+}
+
+impl Joined {
+    /// The interface, on both sides.
+    pub const DEVICE: &str = "ow0";
+    /// The client's address.
+    pub const CLIENT: &str = "10.213.6.1";
+    /// The server's address.
+    pub const SERVER: &str = "10.213.6.2";
+
+    /// Makes both.
+    pub fn new(tag: &str) -> Result<Self> {
+        let client = NetNs::new(&format!("{tag}-cli"))?;
+        let server = NetNs::new(&format!("{tag}-srv"))?;
+        client.join(&format!("{}/24", Self::CLIENT), &server, &format!("{}/24", Self::SERVER))?;
+        Ok(Self { client, server })
+    }
+
+    /// The arguments that tell the traffic program where to be.
+    #[must_use]
+    pub fn place(&self) -> [&str; 6] {
+        let (client, server) = (self.client.path_text(), self.server.path_text());
+        ["--address", Self::SERVER, "--client-netns", client, "--server-netns", server]
+    }
+
+    /// Whether that is one of the two.
+    #[must_use]
+    pub fn has(&self, netns: u64) -> bool {
+        [self.client.inode(), self.server.inode()].contains(&netns)
     }
 }
 

@@ -93,6 +93,12 @@ impl Proc {
         }
     }
 
+    /// Hands over the lines of stdout, those that came and those to come.
+    pub fn take_lines(&mut self) -> Receiver<String> {
+        let (_, nothing) = channel();
+        std::mem::replace(&mut self.lines, nothing)
+    }
+
     /// What it has written to stderr so far.
     #[must_use]
     pub fn stderr(&self) -> String {

@@ -5,16 +5,19 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
 
 use super::host::{patience, traffic_binary};
 use super::proc::{Proc, must};
-use crate::traffic::report::{Line, Report, Skipped, Sums};
+use crate::traffic::report::{Life, Line, Report, Skipped, Sums};
 
 /// What a run of the traffic program printed.
 #[derive(Debug, Default)]
 pub struct Traffic {
     /// The ends of connections.
     pub reports: Vec<Report>,
+    /// The lives of ends of connections.
+    pub lives: Vec<Life>,
     /// The processes of a flood.
     pub sums: Vec<Sums>,
     /// What this kernel cannot do.
@@ -45,6 +48,7 @@ impl Traffic {
     fn take(&mut self, line: Line) {
         match line {
             Line::Report(report) => self.reports.push(report),
+            Line::Life(life) => self.lives.push(life),
             Line::Sums(sums) => self.sums.push(sums),
             Line::Skipped(skipped) => self.skipped.push(skipped),
             Line::Event(_) => {}
@@ -161,5 +165,42 @@ impl Hold {
         // Both ends have closed; their goodbyes take a moment.
         std::thread::sleep(Duration::from_millis(50));
         Ok(())
+    }
+}
+
+/// A process of a storm, which goes on until it is killed.
+#[derive(Debug)]
+pub struct Storm(Proc);
+
+impl Storm {
+    /// Starts it.
+    pub fn start(part: &str, arguments: &[&str]) -> Result<Self> {
+        let mut process = Proc::start(command(&[&["storm", "--part", part], arguments].concat())?)?;
+        process.close_stdin();
+        Ok(Self(process))
+    }
+
+    /// Waits until all of its connections are, or have been, under way.
+    pub fn wait_until_ready(&self) -> Result<()> {
+        match self.0.line(patience(20))? {
+            Some(line) if matches!(parse(&line)?, Line::Event(event) if event.event == "ready") => Ok(()),
+            other => bail!("{}: {other:?} where ready was expected; {}", self.0.what(), self.0.stderr()),
+        }
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Kills all of `storms`, and then waits for their ends.
+    pub fn kill(storms: impl IntoIterator<Item = Self>) -> Result<()> {
+        let mut killed = Vec::new();
+        for storm in storms {
+            storm.0.signal(Signal::SIGKILL)?;
+            killed.push(storm.0);
+        }
+        killed.iter_mut().try_for_each(|process| process.wait(patience(20)).map(drop))
     }
 }

@@ -101,6 +101,7 @@ impl Counters {
             connections: self.connections.load(Ordering::Relaxed),
             sent: self.sent.load(Ordering::Relaxed),
             received: self.received.load(Ordering::Relaxed),
+            ports: None,
         };
         Ok(Line::Sums(sums).print()?)
     }
@@ -129,7 +130,8 @@ impl Counters {
     }
 }
 
-fn in_threads(count: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
+/// Runs `work` in that many threads.
+pub(super) fn in_threads(count: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
     thread::scope(|scope| {
         let threads: Vec<_> = (0..count).map(|_| scope.spawn(&work)).collect();
         let mut outcome = Ok(());
@@ -157,7 +159,7 @@ fn serve(flood: &Flood, listener: &TcpListener, stop: &OwnedFd) -> Result<()> {
 }
 
 /// The next connection, or none when the clients are done.
-fn next(listener: &TcpListener, stop: &OwnedFd) -> Result<Option<TcpStream>> {
+pub(super) fn next(listener: &TcpListener, stop: &OwnedFd) -> Result<Option<TcpStream>> {
     loop {
         let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(listener), PollFlags::POLLIN), {
             PollFd::new(std::os::fd::AsFd::as_fd(stop), PollFlags::POLLIN)

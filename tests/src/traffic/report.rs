@@ -1,7 +1,8 @@
 //! The line that each end of a connection prints, and the tests read.
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,56 @@ pub struct Report {
     pub peeked: u64,
 }
 
+/// A way in which the kernel ends a connection.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Fate {
+    /// How it ended, in the words of `overwatch life`.
+    pub ended: String,
+    /// The name of the error that the socket came to, if it came to one.
+    pub error: Option<String>,
+}
+
+/// The whole life of one end of one connection.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Life {
+    /// The scenario that it followed.
+    pub life: String,
+    /// Which connection of the run, the same at both ends.
+    pub number: u64,
+    /// `server` for the end that accepted or would have, `client` for the end that connected.
+    pub role: String,
+    /// The process that connected or accepted; the one that listened, when nobody accepted.
+    pub pid: u32,
+    /// The name of that process.
+    pub comm: String,
+    /// Inode number of the network namespace of the socket.
+    pub netns: u64,
+    /// This end's address.
+    pub local_addr: IpAddr,
+    /// This end's port; 0 when it never had one.
+    pub local_port: u16,
+    /// The other end's address.
+    pub remote_addr: IpAddr,
+    /// The other end's port.
+    pub remote_port: u16,
+    /// Sum of what the sending calls returned.
+    pub sent: u64,
+    /// Sum of what the receiving calls returned.
+    pub received: u64,
+    /// Bytes that had arrived and that nobody read.
+    pub unread: u64,
+    /// Just before it was told to connect, as all times in seconds since 1970; none for a server.
+    pub opened: Option<f64>,
+    /// When the call that connected or accepted had returned; none when there was no such call, or it failed.
+    pub established: Option<f64>,
+    /// Just before this end was told to end the connection, or when it learned that it had ended.
+    pub closed: f64,
+    /// How the kernel may end it: one way, but where it is a matter of timing.
+    pub fates: Vec<Fate>,
+    /// Whether all that this end sent was received, and all that was received was sent: the kernel counts no other bytes.
+    pub exact: bool,
+}
+
 /// An operation that this kernel cannot do, and why.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Skipped {
@@ -85,6 +136,9 @@ pub struct Sums {
     pub sent: u64,
     /// Bytes that it received.
     pub received: u64,
+    /// The ports that are this process's alone, where it has such.
+    #[serde(default)]
+    pub ports: Option<Range<u16>>,
 }
 
 /// Any line that the traffic program prints.
@@ -93,6 +147,8 @@ pub struct Sums {
 pub enum Line {
     /// One end of one connection.
     Report(Report),
+    /// The life of one end of one connection.
+    Life(Life),
     /// One process of a flood.
     Sums(Sums),
     /// An operation left out.

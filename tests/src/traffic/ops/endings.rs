@@ -3,15 +3,12 @@
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::socket::{self, MsgFlags, SockaddrStorage, setsockopt, sockopt};
 
 use crate::traffic::end::End;
-use crate::traffic::family::CALL_SECONDS;
-
-nix::ioctl_read_bad!(unsent, libc::TIOCOUTQ, libc::c_int);
-nix::ioctl_read_bad!(unread, libc::FIONREAD, libc::c_int);
+use crate::traffic::queues::{unread, until, until_delivered};
 
 /// Long enough for the other end's FIN or RST to have come.
 const LATER: Duration = Duration::from_millis(300);
@@ -99,35 +96,15 @@ pub(super) fn client_of_unread(end: &mut End, to_server: usize, to_client: usize
 
 /// Reads half of what has arrived and closes: what nobody read was not received by anybody.
 pub(super) fn server_leaving_unread(end: &mut End, to_server: usize, to_client: usize) -> io::Result<()> {
-    until(|| Ok(queue(end, unread)? >= to_server))?;
+    until(|| Ok(unread(end)? >= to_server))?;
     end.receive_plainly(to_server / 2)?;
     end.send_plainly(to_client)?;
     // The reset that closing causes overtakes nothing only when everything has arrived.
-    until(|| Ok(queue(end, unsent)? == 0))
+    until_delivered(end)
 }
 
 fn reset_when_delivered(end: &mut End) -> io::Result<()> {
-    until(|| Ok(queue(end, unsent)? == 0))?;
+    until_delivered(end)?;
     setsockopt(end, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
-    Ok(())
-}
-
-type Queue = unsafe fn(libc::c_int, *mut libc::c_int) -> nix::Result<libc::c_int>;
-
-fn queue(end: &End, which: Queue) -> io::Result<usize> {
-    let mut bytes = 0;
-    // SAFETY: both requests write one integer, to the integer given.
-    unsafe { which(end.as_raw_fd(), &raw mut bytes) }?;
-    usize::try_from(bytes).map_err(io::Error::other)
-}
-
-fn until(mut done: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(CALL_SECONDS.unsigned_abs());
-    while !done()? {
-        if Instant::now() > deadline {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the other end did not take the bytes"));
-        }
-        sleep(Duration::from_millis(1));
-    }
     Ok(())
 }
