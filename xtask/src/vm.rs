@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2)]
     jobs: usize,
     /// Seconds after which a guest is given up.
-    #[arg(long, default_value_t = 1200)]
+    #[arg(long, default_value_t = 1800)]
     timeout: u64,
 }
 
