@@ -230,7 +230,6 @@ pub struct InFlight {
     pub sock: u64,
 }
 
-const _: () = assert!(size_of::<Connection>() == 264);
 /// The connect of a thread that has not returned (kprobe tier only), keyed by thread.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,6 +247,7 @@ impl Connection {
     }
 }
 
+const _: () = assert!(size_of::<Connection>() == 264);
 const _: () = assert!(size_of::<ShareKey>() == 16);
 const _: () = assert!(size_of::<Share>() == 48);
 const _: () = assert!(size_of::<Owner>() == 32);

@@ -17,11 +17,6 @@ counters! {
     UnattributedSent = "unattributed_sent_bytes",
     /// Bytes received that could be put on no connection or process.
     UnattributedReceived = "unattributed_received_bytes",
-    /// Bytes sent over sockets that ended without an entry although there was room and they were younger than overwatch: the
-    /// kernel has skipped every program that could have made one. Only meaningful when it has skipped any.
-    UnseenSent = "unseen_sent_bytes",
-    /// Bytes received, likewise.
-    UnseenReceived = "unseen_received_bytes",
     /// Calls that found the connection table full.
     TableFull = "table_full",
     /// Calls that found the table of shares full.

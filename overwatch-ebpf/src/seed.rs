@@ -28,7 +28,7 @@ pub(crate) extern "C" fn seed(context: *mut core::ffi::c_void) -> i32 {
     if sock == 0 || unsafe { bpf_skc_to_tcp_sock(sock as *mut core::ffi::c_void) }.is_null() {
         return 0;
     }
-    let state = u32::from(read::<u8>(sock, kernel::SOCK_STATE.load()));
+    let state = sockets::state_of(sock);
     if state == kernel::TCP_LISTEN.load() {
         if sockets::role_of(sock) == role::UNKNOWN {
             let _full = PLAIN_LISTENERS.insert(place(sock), &1, u64::from(BPF_ANY));

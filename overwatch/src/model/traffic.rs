@@ -52,10 +52,6 @@ impl Traffic {
             sent: self.grown(sample, Counter::UnattributedSent),
             received: self.grown(sample, Counter::UnattributedReceived),
         };
-        if sample.skipped_runs.is_some_and(|skipped| skipped > 0) {
-            unattributed.sent += self.grown(sample, Counter::UnseenSent);
-            unattributed.received += self.grown(sample, Counter::UnseenReceived);
-        }
         let lost_events = self.grown(sample, Counter::ClosedLost);
         for (key, share) in &sample.orphans {
             let now = Bytes { sent: share.sent, received: share.received };

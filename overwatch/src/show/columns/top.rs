@@ -92,8 +92,7 @@ pub const INTERVAL: &[Key] = &[
     key(
         "unattributed_sent_bytes",
         Kind::Integer,
-        "bytes sent in this interval that could be put on no row: a table was full, or the kernel skipped every program that \
-         could have told",
+        "bytes sent in this interval that could be put on no row, since a table was full",
     ),
     key("unattributed_received_bytes", Kind::Integer, "bytes received, likewise"),
     nullable_key(
