@@ -3,7 +3,6 @@
 use std::{
     io::{self, IsTerminal as _},
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -16,7 +15,7 @@ use super::{
     args::{self, Global},
     color,
     output::Output,
-    watch::{self, Watch},
+    watch::{self, EVERY, Watch},
 };
 use crate::{
     collect::Sample,
@@ -24,9 +23,6 @@ use crate::{
     probes::object::Interest,
     show::open::{self as show, Interval},
 };
-
-/// How often what has happened is taken from the kernel side, whatever the interval of the outputs.
-const EVERY: Duration = Duration::from_millis(100);
 
 pub(super) fn run(global: &Global, arguments: &args::Open) -> Result<ExitCode, Failure> {
     watch::run(run_async(global, arguments))

@@ -4,7 +4,6 @@ use std::{
     io::{self, IsTerminal as _},
     path::Path,
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -16,7 +15,7 @@ use super::{
     args::{self, Global},
     color,
     output::Output,
-    watch::{self, ROOT, Watch},
+    watch::{self, EVERY, ROOT, Watch},
 };
 use crate::{
     collect::Sample,
@@ -34,8 +33,6 @@ use crate::{
     },
 };
 
-/// How often what has happened is taken from the kernel side and shown.
-const EVERY: Duration = Duration::from_millis(100);
 /// More text than this is not made while nobody reads it: the kernel side holds what it can, and counts the rest.
 const MOST_UNREAD_BYTES: usize = 1024 * 1024;
 
@@ -58,7 +55,7 @@ trait Source {
 impl Source for Life {
     type Line = life::Line;
     type Lost = life::Lost;
-    const INTEREST: Interest = Interest::Bytes;
+    const INTEREST: Interest = Interest::Ends;
     const SHAPE: &'static Shape<Self::Line, Self::Lost> = &show::life::SHAPE;
 
     fn update(&mut self, sample: &Sample) -> (Vec<Self::Line>, Vec<Self::Lost>) {
@@ -115,6 +112,7 @@ async fn stream<S: Source>(global: &Global, arguments: &args::Stream, mut source
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut output = Output::start();
     loop {
+        let more = watch.session.has_more();
         let last = tokio::select! {
             biased;
             () = watch.told_to_end() => true,
@@ -123,11 +121,7 @@ async fn stream<S: Source>(global: &Global, arguments: &args::Stream, mut source
                 result.context("cannot write to standard output").map_err(Failure::Running)?;
                 false
             }
-            () = std::future::ready(()), if watch.session.has_more() && writer.text.len() < MOST_UNREAD_BYTES => {
-                writer.take(&mut source, &watch.session.portion()?)?;
-                false
-            }
-            _ = ticks.tick(), if writer.text.len() < MOST_UNREAD_BYTES => {
+            () = async { if !more { ticks.tick().await; } }, if writer.text.len() < MOST_UNREAD_BYTES => {
                 writer.take(&mut source, &watch.session.portion()?)?;
                 false
             }

@@ -37,7 +37,7 @@ pub(super) fn run(global: &Global, top: &Top) -> Result<ExitCode, Failure> {
 
 async fn run_async(global: &Global, top: &Top) -> Result<ExitCode, Failure> {
     let filter = watch::filter(&top.filter)?;
-    let mut watch = Watch::start(global, Interest::Bytes)?;
+    let mut watch = Watch::start(global, Interest::Rows)?;
     let mut screen = Screen::new(global, top, watch.host.clone());
     let mut traffic = Traffic::default();
     let start = Instant::now();

@@ -19,6 +19,8 @@ use crate::{
 
 /// The root of the file system that facts are read from.
 pub(super) const ROOT: &str = "/";
+/// How often a verb that follows what happens takes it from the kernel side.
+pub(super) const EVERY: Duration = Duration::from_millis(100);
 /// How long a reader may stand still before the last output is given up.
 const PATIENCE: Duration = Duration::from_secs(1);
 

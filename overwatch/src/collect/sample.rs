@@ -79,7 +79,7 @@ pub struct Sample {
     pub table: Option<Vec<(u64, Connection)>>,
     /// What connections whose last records were lost have moved, since the start.
     pub lost: Vec<(LostKey, LostSum)>,
-    /// Connections that moved bytes.
+    /// Connections that moved bytes, if the session was asked for rows.
     pub open: Vec<OpenConnection>,
     /// Shares of connections whose last record was lost: nobody knows any more what they were shares of.
     pub orphans: Vec<(ShareKey, Share)>,

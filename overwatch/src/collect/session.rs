@@ -72,14 +72,15 @@ pub struct Session {
     skips: SkipWatch,
     pub(super) root: PathBuf,
     ring_bytes: usize,
+    /// No sample was taken yet.
+    first: bool,
     more: bool,
     /// Holds the programs and links.
     pub(super) ebpf: Ebpf,
 }
 
-/// The epoch of the time until the first sample.
+/// Not 0, which an entry has that was announced in none.
 const FIRST_EPOCH: u32 = 1;
-
 /// So many last records make some 2 MB of lines and text.
 const PORTION: usize = 1_024;
 /// What the ring buffer holds beside each record, in bytes.
@@ -91,6 +92,8 @@ pub(super) struct Pending {
     pub(super) closed: Vec<ClosedConnection>,
     changes: Vec<Change>,
     resets: Vec<u64>,
+    /// Processes that announced themselves, by connection. Taken with each sample of rows; otherwise they stay until the end, which
+    /// finds its shares by them, or without them by a walk.
     active: HashMap<(u64, u64), HashSet<u32>>,
     /// Shares without a connection: its last record is late, or was lost.
     suspects: Vec<ShareKey>,
@@ -141,6 +144,7 @@ impl Session {
             skips: SkipWatch::default(),
             root: root.to_owned(),
             ring_bytes: capacity.ring_bytes as usize,
+            first: true,
             more: false,
             ebpf,
         })
@@ -217,22 +221,30 @@ impl Session {
     }
 
     fn take_sample(&mut self, last: bool, portion: Option<usize>) -> Result<Sample, SessionError> {
-        // First the epoch, then the counters: see `announce` in the kernel side.
-        self.epoch = self.epoch.wrapping_add(1).max(1);
-        self.maps.set_epoch(self.epoch)?;
+        let rows = self.interest == Interest::Rows;
+        if rows {
+            // First the epoch, then the counters: see `announce` in the kernel side. Where nobody asks for rows it stays, so that
+            // each process announces itself once and no more on each connection.
+            self.epoch = self.epoch.wrapping_add(1).max(1);
+            self.maps.set_epoch(self.epoch)?;
+        }
         let (time, now, monotonic_ns) = (SystemTime::now(), Instant::now(), monotonic_ns());
         let records = portion.unwrap_or(usize::MAX);
         let bytes = records.saturating_mul(size_of::<Closed>()).min(self.ring_bytes);
         let more_in_ring = self.drain_some(bytes)?;
         let before = self.counters;
-        let first = self.epoch == FIRST_EPOCH + 1;
         self.counters = self.maps.counters()?;
         let grew = |counter| self.counters.get(counter) > before.get(counter);
-        let (read_all, deferred) =
-            (grew(Counter::ActivityDeferred) || grew(Counter::ClosedLost), grew(Counter::ClosedDeferred));
-        let mut anew = first || grew(Counter::ChangeLost) || grew(Counter::ClosedLost);
-        let more_deferred = (deferred || self.more) && self.take_deferred(records)?;
+        let closed_lost = grew(Counter::ClosedLost);
+        let read_all = closed_lost || rows && grew(Counter::ActivityDeferred);
+        let mut anew = std::mem::take(&mut self.first) || closed_lost || grew(Counter::ChangeLost);
+        let deferred = self.more || grew(Counter::ClosedDeferred);
+        let more_deferred = deferred && self.take_deferred(records)?;
         self.more = portion.is_some() && (more_in_ring || more_deferred);
+        if !rows && (deferred || closed_lost) {
+            // Notices of connections whose end went past the ring buffer, or nowhere, would stay for ever.
+            self.pending.active.clear();
+        }
         let skips = self.skips.look(&self.ebpf, last);
         if self.audits.is_due(skips.life, last) {
             self.audit(skips.life)?;
@@ -251,7 +263,7 @@ impl Session {
             None
         };
         let lost = self.maps.lost.iter().collect::<Result<Vec<_>, _>>()?;
-        let open = self.read_active()?;
+        let open = if rows { self.read_active()? } else { Vec::new() };
         let elapsed = now.duration_since(self.last);
         self.last = now;
         Ok(Sample {

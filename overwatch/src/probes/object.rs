@@ -30,6 +30,7 @@ impl Capacity {
     const LISTENERS: u32 = 16_384;
     const LOST: u32 = 4_096;
     const CONNECTING: u32 = 4_096;
+    const ENDED_AGAIN: u32 = 4_096;
     /// Few connections may still have many shares, and close all at once.
     const LEAST: u32 = 4_096;
 
@@ -64,16 +65,19 @@ impl Capacity {
             + table(Self::LISTENERS, 8, size_of::<Listener>())
             + table(Self::LOST, size_of::<LostKey>(), size_of::<LostSum>())
             + table(Self::CONNECTING, 8, size_of::<Connecting>())
+            + table(Self::ENDED_AGAIN, 8, 8)
             + u64::from(self.ring_bytes)
             + (COUNTERS.len() * 8) as u64
     }
 }
 
-/// What the user side wants to be told of besides bytes and ends.
+/// What the user side wants to know. The ends of connections, and listening sockets, it is always told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// Nothing.
-    Bytes,
+    /// Which connections move bytes, sample by sample.
+    Rows,
+    /// Nothing more.
+    Ends,
     /// Every change of state or owner.
     Changes,
 }
