@@ -155,15 +155,23 @@ impl From<AttachChoice> for Attach {
     }
 }
 
-/// Arguments of `top`.
-#[derive(Clone, Debug, Args)]
-pub struct Top {
+/// How often to show, and how many times.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Pace {
     /// Seconds between two outputs, from 0.1 to 86400
     #[arg(default_value = "1", value_parser = interval)]
     pub interval: Duration,
     /// End after this many intervals
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
+}
+
+/// Arguments of `top`.
+#[derive(Clone, Debug, Args)]
+pub struct Top {
+    /// When to show.
+    #[command(flatten)]
+    pub pace: Pace,
     /// Show at most this many rows [default: what fits on a terminal, else all]
     #[arg(short = 'n', long, value_name = "N")]
     pub rows: Option<usize>,
@@ -186,12 +194,9 @@ pub struct Stream {
 /// Arguments of `open`.
 #[derive(Clone, Debug, Args)]
 pub struct Open {
-    /// Seconds between two outputs, from 0.1 to 86400
-    #[arg(default_value = "1", value_parser = interval)]
-    pub interval: Duration,
-    /// End after this many intervals
-    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
-    pub count: Option<u64>,
+    /// When to show.
+    #[command(flatten)]
+    pub pace: Pace,
     /// Show at most this many of each kind
     #[arg(short = 'n', long, value_name = "N")]
     pub rows: Option<usize>,
@@ -310,7 +315,7 @@ mod tests {
             let arguments = parse(line).unwrap();
             assert_eq!(arguments.global.output, Output::Json);
             let Command::Top(top) = arguments.command else { panic!("{line}") };
-            assert_eq!((top.interval, top.count), (Duration::from_millis(500), Some(3)));
+            assert_eq!((top.pace.interval, top.pace.count), (Duration::from_millis(500), Some(3)));
         }
     }
 

@@ -35,9 +35,9 @@ async fn run_async(global: &Global, arguments: &args::Open) -> Result<ExitCode, 
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let start = Instant::now();
-    let mut outputs = interval_at(start + arguments.interval, arguments.interval);
+    let mut outputs = interval_at(start + arguments.pace.interval, arguments.pace.interval);
     outputs.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut left = arguments.count;
+    let mut left = arguments.pace.count;
     let mut output = Output::start();
     loop {
         tokio::select! {

@@ -41,11 +41,11 @@ async fn run_async(global: &Global, top: &Top) -> Result<ExitCode, Failure> {
     let mut screen = Screen::new(global, top, watch.host.clone());
     let mut traffic = Traffic::default();
     let start = Instant::now();
-    let mut outputs = interval_at(start + top.interval, top.interval);
+    let mut outputs = interval_at(start + top.pace.interval, top.pace.interval);
     outputs.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut drains = interval_at(start + DRAIN_EVERY, DRAIN_EVERY);
     drains.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut left = top.count;
+    let mut left = top.pace.count;
     let mut output = output::Output::start();
     loop {
         let last = tokio::select! {
