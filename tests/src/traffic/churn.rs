@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,9 +16,8 @@ use nix::unistd::pipe;
 use super::args::Args;
 use super::end::End;
 use super::family::Family;
-use super::flood::{in_threads, next};
-use super::process::{comm, enter_netns, fork_child, netns_inode, wait_all};
-use super::report::{Line, Sums};
+use super::process::{enter_netns, fork_child, wait_all};
+use super::workers::{Counters, in_threads, next};
 
 /// The options of this mode.
 pub const OPTIONS: &[&str] =
@@ -58,13 +57,6 @@ struct Churn {
     seconds: Duration,
     /// The most that one thread makes.
     connections: usize,
-}
-
-#[derive(Default)]
-struct Counters {
-    connections: AtomicU64,
-    sent: AtomicU64,
-    received: AtomicU64,
 }
 
 /// Runs until the time is over or enough connections are made, and prints the sums of each process.
@@ -116,26 +108,11 @@ pub fn run(args: &Args) -> Result<()> {
     wait_all(servers)
 }
 
-impl Counters {
-    fn add(&self, end: &End) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        self.sent.fetch_add(end.sent, Ordering::Relaxed);
-        self.received.fetch_add(end.received, Ordering::Relaxed);
-    }
-
-    fn print(&self, role: &str, ports: Range<u16>) -> Result<()> {
-        let sums = Sums {
-            flood: role.to_owned(),
-            pid: std::process::id(),
-            comm: comm()?,
-            netns: netns_inode()?,
-            connections: self.connections.load(Ordering::Relaxed),
-            sent: self.sent.load(Ordering::Relaxed),
-            received: self.received.load(Ordering::Relaxed),
-            ports: Some(ports),
-        };
-        Ok(Line::Sums(sums).print()?)
-    }
+/// Counts an end that is through.
+fn count(counters: &Counters, end: &End) {
+    counters.connections.fetch_add(1, Ordering::Relaxed);
+    counters.sent.fetch_add(end.sent, Ordering::Relaxed);
+    counters.received.fetch_add(end.received, Ordering::Relaxed);
 }
 
 fn serve(churn: &Churn, listener: &TcpListener, stop: &OwnedFd) -> Result<()> {
@@ -149,7 +126,7 @@ fn serve(churn: &Churn, listener: &TcpListener, stop: &OwnedFd) -> Result<()> {
         }
         Ok(())
     })?;
-    counters.print("server", port..port + 1)
+    counters.print("server", Some(port..port + 1))
 }
 
 fn answer(stream: TcpStream, client_port: u16, counters: &Counters) -> Result<()> {
@@ -159,7 +136,7 @@ fn answer(stream: TcpStream, client_port: u16, counters: &Counters) -> Result<()
     if resets(client_port) {
         end.receive_to_end()?;
     }
-    counters.add(&end);
+    count(counters, &end);
     Ok(())
 }
 
@@ -183,7 +160,7 @@ fn call(churn: &Churn, family: Family, index: usize) -> Result<()> {
         }
         Ok(())
     })?;
-    counters.print("client", own)
+    counters.print("client", Some(own))
 }
 
 fn connect(family: Family, target: SocketAddr, port: u16, counters: &Counters) -> Result<()> {
@@ -196,7 +173,7 @@ fn connect(family: Family, target: SocketAddr, port: u16, counters: &Counters) -
         end.receive_to_end()?;
     }
     ensure!(end.received == to_client(port), "more came than was agreed");
-    counters.add(&end);
+    count(counters, &end);
     Ok(())
 }
 

@@ -3,28 +3,28 @@
 //! Two server processes accept from one listener and two client processes connect, `at-once` connections open at a
 //! time between them, so that bytes have different owners in both roles.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe;
 
 use super::args::Args;
 use super::family::{Family, bound_calls};
-use super::process::{comm, enter_netns, fork_child, netns_inode, wait_all};
-use super::report::{Line, Sums, event};
+use super::process::{enter_netns, fork_child, wait_all};
+use super::report::event;
+use super::workers::{Counters, in_threads, next};
 
 /// The options of this mode.
 pub const OPTIONS: &[&str] = &["connections", "at-once", "bytes", "netns", "progress-every", "threads", "pause-ms"];
 
 /// Processes on each side.
 const PROCESSES: usize = 2;
+
 struct Flood {
     connections: usize,
     at_once: usize,
@@ -35,13 +35,6 @@ struct Flood {
     /// How long a client waits before it sends, while the servers wait for it in their calls.
     pause: Duration,
     target: SocketAddr,
-}
-
-#[derive(Default)]
-struct Counters {
-    connections: AtomicU64,
-    sent: AtomicU64,
-    received: AtomicU64,
 }
 
 /// Runs the flood and prints the sums of each process.
@@ -91,58 +84,6 @@ pub fn run(args: &Args) -> Result<()> {
     wait_all(servers)
 }
 
-impl Counters {
-    fn print(&self, role: &str) -> Result<()> {
-        let sums = Sums {
-            flood: role.to_owned(),
-            pid: std::process::id(),
-            comm: comm()?,
-            netns: netns_inode()?,
-            connections: self.connections.load(Ordering::Relaxed),
-            sent: self.sent.load(Ordering::Relaxed),
-            received: self.received.load(Ordering::Relaxed),
-            ports: None,
-        };
-        Ok(Line::Sums(sums).print()?)
-    }
-
-    fn send(&self, stream: &mut TcpStream, bytes: &[u8]) -> Result<()> {
-        let mut left = bytes;
-        while !left.is_empty() {
-            let sent = stream.write(left)?;
-            self.sent.fetch_add(sent as u64, Ordering::Relaxed);
-            left = &left[sent..];
-        }
-        Ok(())
-    }
-
-    fn receive(&self, stream: &mut TcpStream, buffer: &mut [u8]) -> Result<()> {
-        let mut have = 0;
-        while have < buffer.len() {
-            let got = stream.read(&mut buffer[have..])?;
-            if got == 0 {
-                bail!("the other end closed after {have} bytes");
-            }
-            self.received.fetch_add(got as u64, Ordering::Relaxed);
-            have += got;
-        }
-        Ok(())
-    }
-}
-
-/// Runs `work` in that many threads.
-pub(super) fn in_threads(count: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..count).map(|_| scope.spawn(&work)).collect();
-        let mut outcome = Ok(());
-        for thread in threads {
-            let ended = thread.join().unwrap_or_else(|_| bail!("a thread panicked"));
-            outcome = outcome.and(ended);
-        }
-        outcome
-    })
-}
-
 fn serve(flood: &Flood, listener: &TcpListener, stop: &OwnedFd) -> Result<()> {
     let counters = Counters::default();
     in_threads(flood.threads, || {
@@ -155,32 +96,7 @@ fn serve(flood: &Flood, listener: &TcpListener, stop: &OwnedFd) -> Result<()> {
         }
         Ok(())
     })?;
-    counters.print("server")
-}
-
-/// The next connection, or none when the clients are done.
-pub(super) fn next(listener: &TcpListener, stop: &OwnedFd) -> Result<Option<TcpStream>> {
-    loop {
-        let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(listener), PollFlags::POLLIN), {
-            PollFd::new(std::os::fd::AsFd::as_fd(stop), PollFlags::POLLIN)
-        }];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Err(Errno::EINTR) => continue,
-            other => other?,
-        };
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(false)?;
-                return Ok(Some(stream));
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                if fds[1].any() == Some(true) {
-                    return Ok(None);
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
+    counters.print("server", None)
 }
 
 fn call(flood: &Flood) -> Result<()> {
@@ -216,5 +132,5 @@ fn call(flood: &Flood) -> Result<()> {
         }
         Ok(())
     })?;
-    counters.print("client")
+    counters.print("client", None)
 }

@@ -17,3 +17,4 @@ pub mod sandbox;
 pub mod shared;
 pub mod storm;
 pub mod stream;
+mod workers;

@@ -16,10 +16,10 @@ use nix::sys::socket::{Backlog, SockaddrStorage, bind, connect, listen, setsocko
 use super::args::Args;
 use super::end::PAYLOAD;
 use super::family::Family;
-use super::flood::in_threads;
 use super::process::{enter_netns, set_comm};
 use super::queues::set_option;
 use super::report::event;
+use super::workers::in_threads;
 
 /// The options of this mode.
 pub const OPTIONS: &[&str] = &["part", "netns", "address", "from", "at-once"];
