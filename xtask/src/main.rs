@@ -10,6 +10,7 @@ mod bench;
 mod build_ebpf;
 mod console;
 mod cut_btf;
+mod failures;
 mod guest;
 mod initramfs;
 mod kernels;

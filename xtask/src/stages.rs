@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::console::Tally;
-use crate::shell;
+use crate::{failures, shell};
 
 /// One step on the way.
 pub(crate) struct Stage {
@@ -39,7 +39,7 @@ enum Outcome {
     Skipped(&'static str),
 }
 
-/// Runs the stages in order; says at the end how each went, and for a failed one all that it said.
+/// Runs the stages in order; says at the end how each went, and for a failed one what failed.
 ///
 /// A stage without tests of its own counts as one. Returns whether everything passed.
 pub(crate) fn run(stages: Vec<Stage>) -> Result<bool> {
@@ -64,8 +64,8 @@ pub(crate) fn run(stages: Vec<Stage>) -> Result<bool> {
     }
     let mut total = Tally::default();
     for stage in done.iter().filter(|stage| stage.result == Outcome::Failed) {
-        println!("\n==== {}: all that it said ====", stage.name);
-        println!("{}", log(&logs, stage.name).trim_end());
+        println!("\n==== {}: what failed ====", stage.name);
+        println!("{}", failures::of(&log(&logs, stage.name)).trim_end());
     }
     println!("\n==== summary ====");
     for stage in &done {

@@ -13,7 +13,7 @@ use crate::console::Tally;
 use crate::guest::{End, Guest, Report};
 use crate::kernels::{self, Kernel, Unpacked};
 use crate::programs::{self, Programs, test_name};
-use crate::{shell, stages};
+use crate::{failures, shell, stages};
 
 /// Run the privileged tests on other kernels, under QEMU.
 #[derive(Debug, clap::Args)]
@@ -89,7 +89,7 @@ fn test(args: &Args, kernel: &Kernel, unpacked: Unpacked, programs: &Programs, l
     let kept = (problem.is_some() || args.keep_log) && fs::write(&path, &said).is_ok();
     let mut text = String::new();
     if let Some(problem) = &problem {
-        let words = if matches!(report.end, End::Exit(_)) { report.script() } else { report.tail() };
+        let words = if matches!(report.end, End::Exit(_)) { failures::of(&report.script()) } else { report.tail() };
         let _ = writeln!(text, "---- kernel {release}: {problem} ----\n{words}\n---- end of {release} ----");
     }
     let verdict = if problem.is_some() { "FAILED" } else { "ok" };
