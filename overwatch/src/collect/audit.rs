@@ -10,7 +10,10 @@ use std::{
 
 use overwatch_common::connection::{Connection, flag, state};
 
-use super::session::{Session, SessionError, found, monotonic_ns};
+use super::{
+    clocks::monotonic_ns,
+    session::{Session, SessionError, found},
+};
 use crate::probes::seed;
 
 /// Walking costs the length of the kernel's tables, in each network namespace.

@@ -1,6 +1,7 @@
 //! Drains the kernel side's maps and ring buffer into samples.
 
 mod audit;
+mod clocks;
 mod record;
 mod resets;
 mod sample;

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
-    time::{Instant, SystemTime},
+    time::Duration,
 };
 
 use aya::{Btf, Ebpf, maps::MapError};
@@ -15,6 +15,7 @@ use overwatch_common::{
 
 use super::{
     audit::Audits,
+    clocks::{self, monotonic_ns},
     record::Record,
     resets,
     sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, Sample},
@@ -63,7 +64,7 @@ pub struct Session {
     attached: Attached,
     seeded: Seeded,
     epoch: u32,
-    last: Instant,
+    last_ns: u64,
     counters: Counters,
     shares: ShareIndex,
     pub(super) pending: Pending,
@@ -135,7 +136,7 @@ impl Session {
             attached,
             seeded,
             epoch: FIRST_EPOCH,
-            last: Instant::now(),
+            last_ns: monotonic_ns(),
             counters: Counters::default(),
             shares: ShareIndex::default(),
             pending: Pending::default(),
@@ -228,7 +229,7 @@ impl Session {
             self.epoch = self.epoch.wrapping_add(1).max(1);
             self.maps.set_epoch(self.epoch)?;
         }
-        let (time, now, monotonic_ns) = (SystemTime::now(), Instant::now(), monotonic_ns());
+        let now = clocks::now();
         let records = portion.unwrap_or(usize::MAX);
         let bytes = records.saturating_mul(size_of::<Closed>()).min(self.ring_bytes);
         let more_in_ring = self.drain_some(bytes)?;
@@ -264,11 +265,11 @@ impl Session {
         };
         let lost = self.maps.lost.iter().collect::<Result<Vec<_>, _>>()?;
         let open = if rows { self.read_active()? } else { Vec::new() };
-        let elapsed = now.duration_since(self.last);
-        self.last = now;
+        let elapsed = Duration::from_nanos(now.monotonic_ns.saturating_sub(self.last_ns));
+        self.last_ns = now.monotonic_ns;
         Ok(Sample {
-            time,
-            monotonic_ns,
+            time: now.time,
+            monotonic_ns: now.monotonic_ns,
             elapsed,
             closed: std::mem::take(&mut self.pending.closed),
             changes: std::mem::take(&mut self.pending.changes),
@@ -400,14 +401,6 @@ impl Session {
         }
         Ok(present)
     }
-}
-
-/// Now by the clock of the kernel side's times.
-pub(super) fn monotonic_ns() -> u64 {
-    use nix::time::{ClockId, clock_gettime};
-    // Cannot fail for a clock that every kernel has; 0 is the word for unknown.
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(0)
 }
 
 /// Reading the kernel's type information took some 25 MB, which the allocator would keep for the life of the process.
