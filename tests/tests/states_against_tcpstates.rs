@@ -7,7 +7,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use overwatch_tests::harness::host::{Host, in_guest, patience};
 use overwatch_tests::harness::lines::StateLine;
 use overwatch_tests::harness::netns::NetNs;
@@ -58,6 +60,20 @@ fn ours(line: &StateLine) -> (String, u16, u16, String, String) {
     (line.connection.to_string(), local, remote, line.old_state.clone(), line.new_state.clone())
 }
 
+/// tcpstates has a buffer for each CPU and reads one after the other, so it prints what happened on two of them in any order. Whatever
+/// `work` starts, and the packets over loopback with it, stays on one.
+fn on_one_cpu<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let this_thread = Pid::from_raw(0);
+    let before = sched_getaffinity(this_thread)?;
+    let mut one = CpuSet::new();
+    let first = (0..CpuSet::count()).find(|&cpu| before.is_set(cpu).unwrap_or(false)).context("a CPU to run on")?;
+    one.set(first)?;
+    sched_setaffinity(this_thread, &one)?;
+    let result = work();
+    sched_setaffinity(this_thread, &before)?;
+    result
+}
+
 #[test]
 fn the_transitions_of_every_connection_are_those_that_tcpstates_sees() -> Result<()> {
     let host = Host::take()?;
@@ -79,7 +95,7 @@ fn the_transitions_of_every_connection_are_those_that_tcpstates_sees() -> Result
         let place =
             ["--address", "127.0.0.1", "--server-netns", netns.path_text(), "--client-netns", netns.path_text()];
         let work = ["lives", "--scenarios", scenarios, "--connections", "60", "--at-once", "2"];
-        let traffic = traffic::run(&[&work[..], &place[..]].concat())?;
+        let traffic = on_one_cpu(|| traffic::run(&[&work[..], &place[..]].concat()))?;
         sleep(Duration::from_millis(500));
         let run = states.stop()?;
         tcpstates.signal(Signal::SIGINT)?;
