@@ -39,6 +39,16 @@ pub mod state {
     pub const CLOSING: u32 = 11;
 }
 
+/// Bits of [`Listener::seen`]: which of the two programs at the tracepoint have seen it begin.
+pub mod seen {
+    /// The one that gets the tracepoint's arguments.
+    pub const BY_ARGUMENTS: u8 = 1;
+    /// The one that gets its record.
+    pub const BY_RECORD: u8 = 1 << 1;
+    /// It was found: neither will see it begin any more.
+    pub const BOTH: u8 = BY_ARGUMENTS | BY_RECORD;
+}
+
 /// Bits of [`Connection::flags`].
 pub mod flag {
     /// This end queued its FIN after the entry was made.
@@ -218,8 +228,10 @@ pub struct Listener {
     pub local_port: u16,
     /// Number of the last audit that found the socket.
     pub audit: u16,
+    /// See [`seen`].
+    pub seen: u8,
     /// Makes the padding explicit.
-    pub pad: [u8; 4],
+    pub pad: [u8; 3],
 }
 
 /// The call of a thread that has entered a probed function and not yet returned (kprobe tier only), keyed by thread.

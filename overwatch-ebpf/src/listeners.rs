@@ -13,12 +13,18 @@ use crate::{
     sockets,
 };
 
-/// Two programs at one tracepoint run one after the other.
-const SAME_CALL_NS: u64 = 1_000_000;
-
-/// In listen(2), so the current process is the one that listens.
+/// In listen(2), so the current process is the one that listens. `program` is a bit of [`overwatch_common::connection::seen`].
 #[inline(never)]
-pub(crate) fn began(sock: Address, old: u32) {
+pub(crate) fn began(sock: Address, old: u32, program: u8) {
+    if let Some(listener) = LISTENERS.get_ptr_mut(sock) {
+        // SAFETY: the pointer is from the lookup; only listen and close of this socket write it, under its lock.
+        let listener = unsafe { &mut *listener };
+        if listener.seen & program == 0 {
+            // The other program was here (see `states`). One that this program has seen before was left behind: its end was not seen.
+            listener.seen |= program;
+            return;
+        }
+    }
     let mut owner = Owner { comm: [0; COMM_LEN], tgid: entry::current_tgid(), pad: 0, cgroup_id: 0 };
     process_name(&mut owner.comm);
     // SAFETY: no arguments.
@@ -26,23 +32,16 @@ pub(crate) fn began(sock: Address, old: u32) {
         owner.cgroup_id = bpf_get_current_cgroup_id();
         bpf_ktime_get_ns()
     };
-    if let Some(listener) = LISTENERS.get_ptr(sock)
-        // SAFETY: the pointer is from the lookup.
-        && now - unsafe { (*listener).since_ns } < SAME_CALL_NS
-    {
-        // The other program was here (see `states`). One that was left behind is older.
-        return;
-    }
-    note(sock, &owner, now);
+    note(sock, &owner, now, program);
     if let Some(listener) = LISTENERS.get_ptr(sock) {
-        // SAFETY: the pointer is from the lookup; only listen and close of this socket write it, under its lock.
+        // SAFETY: as above.
         changes::tell_of_listener(sock, unsafe { &*listener }, old, kernel::TCP_LISTEN.load(), now);
     }
 }
 
 /// Puts a listener into the map.
 #[inline(never)]
-pub(crate) fn note(sock: Address, owner: &Owner, since_ns: u64) {
+pub(crate) fn note(sock: Address, owner: &Owner, since_ns: u64, seen: u8) {
     let mut listener = Listener {
         since_ns,
         cgroup_id: owner.cgroup_id,
@@ -52,7 +51,8 @@ pub(crate) fn note(sock: Address, owner: &Owner, since_ns: u64) {
         netns: sockets::netns_of(sock),
         local_port: sockets::local_port_of(sock),
         audit: audit(),
-        pad: [0; 4],
+        seen,
+        pad: [0; 3],
     };
     sockets::read_local_addr(&mut listener.local_addr, sock);
     let _full = LISTENERS.insert(sock, &listener, u64::from(BPF_ANY));

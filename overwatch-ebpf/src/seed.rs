@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_skc_to_tcp_sock};
 use overwatch_common::{
-    connection::{Owner, flag, role},
+    connection::{Owner, flag, role, seen},
     counter::Counter,
 };
 
@@ -36,7 +36,7 @@ pub(crate) extern "C" fn seed(context: *mut core::ffi::c_void) -> i32 {
         match LISTENERS.get_ptr_mut(sock) {
             // SAFETY: the pointer is from the lookup; audits run one after the other.
             Some(listener) => unsafe { (*listener).audit = audit() },
-            None => listeners::note(sock, owner_of(sock), 0),
+            None => listeners::note(sock, owner_of(sock), 0, seen::BOTH),
         }
         return 0;
     }

@@ -12,7 +12,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, tracepoint},
     programs::{BtfTracePointContext, TracePointContext},
 };
-use overwatch_common::connection::{Connection, flag, role};
+use overwatch_common::connection::{Connection, flag, role, seen};
 
 use crate::{
     changes, ends,
@@ -44,6 +44,7 @@ pub(crate) fn state_changed(context: BtfTracePointContext) -> i32 {
         argument(context, &kernel::STATE_SK),
         argument(context, &kernel::STATE_OLD) as u32,
         argument(context, &kernel::STATE_NEW) as u32,
+        seen::BY_ARGUMENTS,
     );
     0
 }
@@ -55,6 +56,7 @@ pub(crate) fn state_changed_again(context: TracePointContext) -> u32 {
         field!(context, STATE_RECORD_SOCK),
         field!(context, STATE_RECORD_OLD),
         field!(context, STATE_RECORD_NEW),
+        seen::BY_RECORD,
     );
     0
 }
@@ -94,7 +96,7 @@ fn finished(sock: Address) -> bool {
 
 /// A connection in CLOSE can still be read from, so its entry stays until the socket is destroyed, or connects anew.
 #[inline(always)]
-fn transition(sock: Address, old: u32, new: u32) {
+fn transition(sock: Address, old: u32, new: u32, program: u8) {
     // A close of what is closed is none.
     if old == new || !sockets::is_tcp(sock) {
         return;
@@ -102,7 +104,7 @@ fn transition(sock: Address, old: u32, new: u32) {
     let listen = kernel::TCP_LISTEN.load();
     let is_child = old == listen && new == kernel::TCP_SYN_RECV.load();
     if new == listen {
-        listeners::began(sock, old);
+        listeners::began(sock, old, program);
         return;
     }
     if old == listen && !is_child {

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
-use overwatch_tests::harness::chains::{Chain, Ends, chains};
+use overwatch_tests::harness::chains::{self, Chain, Ends};
 use overwatch_tests::harness::host::{Host, Tier, in_guest, patience};
+use overwatch_tests::harness::lines::StateLine;
 use overwatch_tests::harness::lives::Tolerance;
 use overwatch_tests::harness::netns::{Joined, NetNs};
 use overwatch_tests::harness::problems::Problems;
@@ -43,6 +44,13 @@ fn judge_chain(chain: &Chain<'_>, states: &[&str], role: Option<&str>, named: Na
         });
     }
     problems
+}
+
+/// The chains of what was a connection or a listening socket.
+fn chains<'a>(lines: impl IntoIterator<Item = &'a StateLine>) -> Vec<Chain<'a>> {
+    let mut found = chains::chains(lines);
+    found.retain(|chain| !chain.is_twin());
+    found
 }
 
 fn ends_of(life: &Life) -> Ends {

@@ -70,6 +70,21 @@ pub fn ending(connection: &Connection) -> Option<Ending> {
     }
 }
 
+/// Not a connection: a socket that the kernel made when two packets completed one handshake at the same time, and that it threw away, since the
+/// other one was faster (`inet_ehash_nolisten`, called by `tcp_v4_syn_recv_sock`). No process could ever have accepted it, and the
+/// client knows of one connection only.
+pub fn is_twin(connection: &Connection) -> bool {
+    let had = flag::ESTABLISHED | flag::RESET_SENT | flag::RESET_RECEIVED;
+    Role::from_number(connection.role) == Some(Role::Server)
+        && u32::from(connection.closed_from) == SYN_RECV
+        && connection.flags & had == 0
+        && connection.error == 0
+        && !connection.is_accepted()
+        // With TCP Fast Open there can be data before the handshake is complete.
+        && connection.kernel_received == 0
+        && connection.unread == 0
+}
+
 /// A connect that came to nothing.
 fn ending_of_connect(error: Option<Errno>, reset_received: bool) -> Ending {
     match error {

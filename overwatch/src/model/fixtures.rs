@@ -80,7 +80,8 @@ pub(crate) fn listener(since_ns: u64, local_addr: &str) -> Listener {
         netns: 7,
         local_port: 80,
         audit: 0,
-        pad: [0; 4],
+        seen: 0,
+        pad: [0; 3],
     }
 }
 

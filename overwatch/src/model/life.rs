@@ -14,7 +14,7 @@ use overwatch_common::{
 use super::{
     bytes::{Bytes, seen, unseen},
     clock::{Clock, between},
-    ending::{Ending, ending, errno_name},
+    ending::{Ending, ending, errno_name, is_twin},
     filter::Subject,
     listeners::Listeners,
     snapshot::{KernelTotals, Process, Role, address},
@@ -202,7 +202,8 @@ impl Life {
 }
 
 fn decided(held: Vec<Held>) -> Vec<Line> {
-    held.into_iter().map(|Held { connection, line, .. }| Line { ended: ending(&connection), ..line }).collect()
+    let connections = held.into_iter().filter(|held| !is_twin(&held.connection));
+    connections.map(|Held { connection, line, .. }| Line { ended: ending(&connection), ..line }).collect()
 }
 
 fn line(sample: &Sample, connection: &Connection, shares: &[ProcessShare], listeners: &Listeners) -> Line {

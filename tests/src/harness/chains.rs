@@ -62,6 +62,13 @@ impl<'a> Chain<'a> {
         first.into_iter().chain(self.0.iter().map(|line| line.new_state.as_str())).collect()
     }
 
+    /// Whether it is of a child that the kernel made twice, when two packets completed one handshake at a time, and threw away
+    /// (`inet_ehash_nolisten`): it comes and goes, and both ends know of one connection only.
+    #[must_use]
+    pub fn is_twin(&self) -> bool {
+        self.states() == ["LISTEN", "SYN_RECV", "CLOSE"]
+    }
+
     /// How long it was in that state, if it was and it is known.
     #[must_use]
     pub fn seconds_in(&self, state: &str) -> Option<f64> {

@@ -182,3 +182,33 @@ fn every_ending_is_among_the_names() {
     }
     assert_eq!(Ending::NAMES.len(), 10);
 }
+
+#[test]
+fn a_child_that_lost_the_race_for_its_handshake_is_no_connection() {
+    let twin = Connection {
+        role: SERVER,
+        closed_from: SYN_RECV as u8,
+        flags: CLOSED,
+        tgid: 0,
+        accepted_ns: 0,
+        ..connection(42, 0, 0)
+    };
+    assert!(is_twin(&twin));
+    for other in [
+        Connection { role: CLIENT, ..twin },
+        Connection { role: UNKNOWN, ..twin },
+        Connection { closed_from: ESTABLISHED as u8, ..twin },
+        Connection { closed_from: SYN_SENT as u8, ..twin },
+        Connection { flags: CLOSED | WAS_ESTABLISHED, ..twin },
+        Connection { flags: CLOSED | RESET_SENT, ..twin },
+        Connection { flags: CLOSED | RESET_RECEIVED, ..twin },
+        Connection { flags: CLOSED | ACCEPTED, ..twin },
+        Connection { error: number(Errno::ECONNRESET), ..twin },
+        Connection { accepted_ns: 1, ..twin },
+        Connection { tgid: 42, ..twin },
+        Connection { kernel_received: 1, ..twin },
+        Connection { unread: 1, ..twin },
+    ] {
+        assert!(!is_twin(&other), "{other:?}");
+    }
+}

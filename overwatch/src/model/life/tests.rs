@@ -78,7 +78,8 @@ fn listener(addr: [u8; 16], tgid: u32) -> Listener {
         netns: NETNS,
         local_port: 80,
         audit: 0,
-        pad: [0; 4],
+        seen: 0,
+        pad: [0; 3],
     }
 }
 
@@ -349,4 +350,13 @@ fn what_was_lost_is_told_once() {
         assert_eq!(found, expected);
         assert_eq!(lives.lines, []);
     }
+}
+
+#[test]
+fn a_child_that_lost_the_race_for_its_handshake_has_no_line() {
+    let twin =
+        Connection { closed_from: 3, flags: flag::CLOSED, tgid: 0, accepted_ns: 0, kernel_received: 0, ..server() };
+    let mut life = Life::default();
+    life.update(&Sample { closed: vec![closed(1, twin), closed(2, server())], ..sample() });
+    assert_eq!(life.finish().lines.len(), 1);
 }
