@@ -30,7 +30,7 @@ counters! {
     ClosedLost = "closed_lost",
     /// Changes of state or owner that did not fit into the ring buffer. Somebody who follows them must look at the whole table.
     ChangeLost = "change_lost",
-    /// Returns whose entry was not seen (kprobe tier). Their bytes are made good at close.
+    /// Returns whose entry was not seen (kprobe tier). Their bytes are made good from the kernel's counters.
     ReturnUnmatched = "return_unmatched",
     /// Calls whose return was not seen (kprobe tier): more were in the function than the kernel follows. Their bytes are
     /// made good at close.

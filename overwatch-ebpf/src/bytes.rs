@@ -99,6 +99,9 @@ fn entered(sock: Address) {
 }
 
 /// The socket of the call that returns; `None` for one that is not to be counted.
+///
+/// It may be that of an earlier call, where the kernel has skipped that one's return and this one's entry: a preemptible kernel skips all
+/// such programs on a CPU where an interrupted task is inside one. See [`accounted`].
 #[inline(always)]
 fn returned() -> Option<Address> {
     let sock = IN_FLIGHT.get_ptr_mut(bpf_get_current_pid_tgid()).map_or(0, |call| {
@@ -133,11 +136,24 @@ pub(crate) fn sendpage_enter(context: ProbeContext) -> u32 {
     0
 }
 
+/// Counts a call, unless the socket cannot have moved so much: then the bytes are another's, and are made good there.
+#[inline(always)]
+fn accounted(sock: Address, sent: u64, received: u64) {
+    if table::is_possible(sock, sent, received) {
+        table::account(sock, Moved { sent, received });
+    } else {
+        count(Counter::ReturnUnmatched, 1);
+    }
+}
+
 /// kretprobe of tcp_sendmsg and of tcp_sendpage
 #[kretprobe]
 pub(crate) fn send_return(context: RetProbeContext) -> u32 {
-    if let Some(sock) = returned() {
-        sent(sock, i64::from(context.ret::<i32>()));
+    let result = context.ret::<i32>();
+    if let Some(sock) = returned()
+        && result > 0
+    {
+        accounted(sock, result as u64, 0);
     }
     0
 }
@@ -162,8 +178,11 @@ pub(crate) fn splice_read_enter(context: ProbeContext) -> u32 {
 /// kretprobe of tcp_recvmsg
 #[kretprobe]
 pub(crate) fn recvmsg_return(context: RetProbeContext) -> u32 {
-    if let Some(sock) = returned() {
-        received(sock, i64::from(context.ret::<i32>()), 0);
+    let result = context.ret::<i32>();
+    if let Some(sock) = returned()
+        && result > 0
+    {
+        accounted(sock, 0, result as u64);
     }
     0
 }
@@ -171,8 +190,11 @@ pub(crate) fn recvmsg_return(context: RetProbeContext) -> u32 {
 /// kretprobe of tcp_splice_read
 #[kretprobe]
 pub(crate) fn splice_read_return(context: RetProbeContext) -> u32 {
-    if let Some(sock) = returned() {
-        received(sock, context.ret::<i64>(), 0);
+    let result = context.ret::<i64>();
+    if let Some(sock) = returned()
+        && result > 0
+    {
+        accounted(sock, 0, result as u64);
     }
     0
 }

@@ -26,6 +26,23 @@ pub(crate) struct Moved {
     pub(crate) received: u64,
 }
 
+/// Whether a call on this socket can have moved that, by the kernel's own counters. One byte is given: urgent data is read out of turn.
+#[inline(never)]
+pub(crate) fn is_possible(sock: Address, sent: u64, received: u64) -> bool {
+    let Some(connection) = CONNECTIONS.get_ptr(sock) else {
+        return true;
+    };
+    // SAFETY: the pointer is from the lookup.
+    let connection = unsafe { &*connection };
+    if connection.flags & flag::CLOSED != 0 {
+        // The counters may have been set back.
+        return true;
+    }
+    let most = totals::at_most(sock);
+    connection.base_sent + connection.sent + sent <= most.sent + 1
+        && connection.base_received + connection.received + received <= most.received + 1
+}
+
 /// Puts the bytes that the current process has moved onto its share of the connection.
 #[inline(always)]
 pub(crate) fn account(sock: Address, moved: Moved) {

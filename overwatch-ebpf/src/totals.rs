@@ -32,6 +32,19 @@ pub(crate) fn now(sock: Address, sequence: Sequence) -> Moved {
     Moved { sent: transmitted + queued(sock, sequence), received: received(sock) }
 }
 
+/// More than this was certainly not moved. Read in an order in which another CPU can only make it too large, and with our SYN and FIN and
+/// the peer's FIN in it.
+#[inline(always)]
+pub(crate) fn at_most(sock: Address) -> Moved {
+    let copied_seq: u32 = read(sock, kernel::TCP_COPIED_SEQ.load());
+    let next_seq: u32 = read(sock, kernel::TCP_RCV_NXT.load());
+    let arrived: u64 = read(sock, kernel::TCP_BYTES_RECEIVED.load());
+    let unacked_seq: u32 = read(sock, kernel::TCP_SND_UNA.load());
+    let write_seq: u32 = read(sock, kernel::TCP_WRITE_SEQ.load());
+    let acked: u64 = read(sock, kernel::TCP_BYTES_ACKED.load());
+    Moved { sent: acked + ahead(write_seq, unacked_seq), received: less(arrived, ahead(next_seq, copied_seq)) }
+}
+
 /// Payload that was transmitted, each byte once.
 ///
 /// Two counts, of which the smaller is right. `bytes_sent - bytes_retrans` needs no knowledge of SYN and FIN, but counts a
