@@ -13,8 +13,8 @@ mod request {
     nix::ioctl_read_bad!(incoming, libc::FIONREAD, libc::c_int);
 }
 
-/// `TCP_ESTABLISHED`.
-pub const ESTABLISHED: u8 = 1;
+/// `TCP_SYN_SENT`.
+pub const SYN_SENT: u8 = 2;
 /// `TCP_FIN_WAIT2`.
 pub const FIN_WAIT2: u8 = 5;
 
