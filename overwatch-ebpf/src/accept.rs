@@ -9,7 +9,8 @@ use aya_ebpf::{
 use overwatch_common::connection::role;
 
 use crate::{
-    changes, ends, entry,
+    changes::{self, Transition},
+    ends, entry,
     kernel::{self, Address, argument},
     maps::{CONNECTIONS, note_full},
     sockets,
@@ -54,7 +55,7 @@ fn accepted(sock: Address) {
         if connection.tgid == 0 {
             entry::own(connection);
         }
-        changes::tell(sock, connection, connection.state, connection.state_ns, now);
+        changes::tell(sock, connection, &Transition::none(connection, now));
     }
 }
 

@@ -12,9 +12,28 @@ use crate::{
     maps::{EVENTS, count},
 };
 
-/// Tells of a connection, if anybody wants to know. Where `old` is its state, something else about it has changed.
+/// From one state to another, or to the same where something else has changed.
+pub(crate) struct Transition {
+    pub(crate) old: u32,
+    pub(crate) new: u32,
+    /// When it came into the old state; 0 where nobody knows.
+    pub(crate) since_ns: u64,
+    pub(crate) time_ns: u64,
+}
+
+impl Transition {
+    /// None at all. The state is read once: packets may change it meanwhile, and two readings would make a transition.
+    #[inline(always)]
+    pub(crate) fn none(connection: &Connection, time_ns: u64) -> Self {
+        // SAFETY: a live reference; volatile because another CPU may write it.
+        let state = unsafe { core::ptr::read_volatile(&raw const connection.state) };
+        Self { old: state, new: state, since_ns: connection.state_ns, time_ns }
+    }
+}
+
+/// Tells of a connection, if anybody wants to know.
 #[inline(always)]
-pub(crate) fn tell(sock: Address, connection: &Connection, old: u32, since_ns: u64, time_ns: u64) {
+pub(crate) fn tell(sock: Address, connection: &Connection, transition: &Transition) {
     if kernel::WANT_CHANGES.load() == 0 {
         return;
     }
@@ -27,8 +46,8 @@ pub(crate) fn tell(sock: Address, connection: &Connection, old: u32, since_ns: u
         tgid: connection.tgid,
         sock,
         created_ns: connection.created_ns,
-        time_ns,
-        since_ns,
+        time_ns: transition.time_ns,
+        since_ns: transition.since_ns,
         cgroup_id: connection.cgroup_id,
         local_addr: connection.local_addr,
         remote_addr: connection.remote_addr,
@@ -36,8 +55,8 @@ pub(crate) fn tell(sock: Address, connection: &Connection, old: u32, since_ns: u
         netns: connection.netns,
         local_port: connection.local_port,
         remote_port: connection.remote_port,
-        old: old as u8,
-        new: connection.state as u8,
+        old: transition.old as u8,
+        new: transition.new as u8,
         role: connection.role,
         pad: [0; 5],
     });

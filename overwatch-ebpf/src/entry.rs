@@ -7,7 +7,7 @@ use aya_ebpf::{
 use overwatch_common::connection::{COMM_LEN, Connection, Owner, Share, ShareKey, flag};
 
 use crate::{
-    changes,
+    changes::{self, Transition},
     kernel::{self, Address, process_name},
     maps::{CONNECTIONS, SEEDED_NETNS, SHARES, audit, was_full},
     sockets,
@@ -159,7 +159,7 @@ pub(crate) fn claim(sock: Address, connection: *mut Connection) -> bool {
         own(connection);
         // SAFETY: no arguments.
         let now = unsafe { bpf_ktime_get_ns() };
-        changes::tell(sock, connection, connection.state, connection.state_ns, now);
+        changes::tell(sock, connection, &Transition::none(connection, now));
     }
     let _was_there = SHARES.remove(key);
     free

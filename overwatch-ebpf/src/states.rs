@@ -15,7 +15,8 @@ use aya_ebpf::{
 use overwatch_common::connection::{Connection, flag, role, seen};
 
 use crate::{
-    changes, ends,
+    changes::{self, Transition},
+    ends,
     entry::{self, NOBODY},
     kernel::{self, Address, argument},
     listeners,
@@ -181,7 +182,7 @@ fn advance(sock: Address, connection: &mut Connection, old: u32, new: u32) {
         connection.closed_from = old as u8;
         totals::settle_at_close(sock, connection);
     }
-    changes::tell(sock, connection, old, since_ns, now);
+    changes::tell(sock, connection, &Transition { old, new, since_ns, time_ns: now });
     if new == kernel::TCP_CLOSE.load() && old == kernel::TCP_SYN_SENT.load() && connection.error != 0 {
         ends::connect_failed(sock, connection);
     }

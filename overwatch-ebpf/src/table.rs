@@ -29,6 +29,10 @@ pub(crate) struct Moved {
 /// Whether a call on this socket can have moved that, by the kernel's own counters. One byte is given: urgent data is read out of turn.
 #[inline(never)]
 pub(crate) fn is_possible(sock: Address, sent: u64, received: u64) -> bool {
+    // A call holds its file, so the socket has not been closed.
+    if !sockets::is_held(sock) {
+        return false;
+    }
     let Some(connection) = CONNECTIONS.get_ptr(sock) else {
         return true;
     };

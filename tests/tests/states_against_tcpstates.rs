@@ -97,24 +97,24 @@ fn the_transitions_of_every_connection_are_those_that_tcpstates_sees() -> Result
         let work = ["lives", "--scenarios", scenarios, "--connections", "60", "--at-once", "2"];
         let traffic = on_one_cpu(|| traffic::run(&[&work[..], &place[..]].concat()))?;
         sleep(Duration::from_millis(500));
-        let run = states.stop()?;
+        let (run, left_out) = states.stop_counting()?;
         tcpstates.signal(Signal::SIGINT)?;
         tcpstates.wait(patience(30))?;
         let theirs = lives(said.iter().filter_map(|line| theirs(&line)));
         let ours = lives(run.lines.iter().map(ours));
         ensure!(run.lost.is_empty(), "{tier}: {:?}", run.lost);
         ensure!(ours.len() >= traffic.lives.len(), "{tier}: {} lives of {}", ours.len(), traffic.lives.len());
-        let only = |these: &Lives, those: &Lives| {
-            let missing: Vec<_> = these.iter().filter(|life| !those.contains(life)).take(5).cloned().collect();
-            format!("{missing:?}")
+        let only = |these: &Lives, those: &Lives| -> Lives {
+            these.iter().filter(|life| !those.contains(life)).cloned().collect()
         };
+        let (only_ours, only_theirs) = (only(&ours, &theirs), only(&theirs, &ours));
+        // Both have a program at the tracepoint's record, and where the kernel skips one it skips the other, but only ours has a second.
+        let differing = only_ours.len().max(only_theirs.len()).max(ours.len().abs_diff(theirs.len()));
         ensure!(
-            ours == theirs,
-            "{tier}: {} lives in ours, {} in theirs; only in ours {}, only in theirs {}",
+            u64::try_from(differing)? <= left_out,
+            "{tier}: {} lives in ours, {} in theirs, {left_out} runs left out; only in ours {only_ours:?}, only in theirs {only_theirs:?}",
             ours.len(),
             theirs.len(),
-            only(&ours, &theirs),
-            only(&theirs, &ours)
         );
         bystanders(&run.lines).with_context(|| format!("{tier}"))?;
     }
