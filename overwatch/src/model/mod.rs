@@ -7,10 +7,12 @@ pub mod filter;
 pub mod life;
 pub mod listeners;
 pub mod open;
+pub mod queue;
 pub mod snapshot;
 mod state;
 pub mod states;
 pub mod traffic;
+pub mod verdict;
 
 #[cfg(test)]
 pub(crate) mod fixtures;

@@ -1,0 +1,201 @@
+//! What is known of each listening socket in an interval. From this alone the verdict is made.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
+
+use super::verdict::Verdict;
+
+/// A number that grows: in this interval, and since overwatch started or the socket began to listen, whichever was later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// In this interval.
+    pub interval: u64,
+    /// Since the start.
+    pub total: u64,
+}
+
+/// A client that is connected and that nobody has accepted yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its address.
+    pub remote_addr: IpAddr,
+    /// Its port.
+    pub remote_port: u16,
+    /// How long it has waited; `None` when it is not known.
+    pub waiting: Option<Duration>,
+    /// Bytes that it has sent and that nobody has read.
+    pub unread_bytes: u32,
+    /// TCP state, the kernel's number. In ESTABLISHED the client is there; in CLOSE_WAIT it has closed, in CLOSE it has reset the connection or
+    /// the kernel has given it up: it still takes its place in the queue.
+    pub state: u32,
+}
+
+/// How long accepted connections had waited in the accept queue, from queued to accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// Median.
+    pub p50: Duration,
+    /// Of ten connections, nine waited no longer.
+    pub p90: Duration,
+    /// Of a hundred connections, 99 waited no longer.
+    pub p99: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+/// What the threads of a process were doing when it was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Threads {
+    /// All.
+    pub total: u32,
+    /// On a CPU, or waiting for one (R).
+    pub running: u32,
+    /// Waiting for something (S, I).
+    pub sleeping: u32,
+    /// Waiting for a disk or the like, not to be interrupted (D).
+    pub uninterruptible: u32,
+    /// Stopped by a signal or a debugger (T, t).
+    pub stopped: u32,
+}
+
+/// Processor time that a control group was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Throttling {
+    /// Enforcement periods in this interval.
+    pub periods: u64,
+    /// Of these: periods in which the group ran out of its share.
+    pub throttled_periods: u64,
+    /// How long its threads stood still for it in this interval, added up.
+    pub throttled: Duration,
+}
+
+/// A process that holds a listening socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Its name, of its main thread.
+    pub comm: String,
+    /// Control group number (version 2); 0 when not known.
+    pub cgroup_id: u64,
+    /// Its threads; `None` when they were not looked at, which is done only where somebody waits.
+    pub threads: Option<Threads>,
+    /// Time on a CPU in this interval, of all its threads; `None` when it is not known.
+    pub on_cpu: Option<Duration>,
+    /// Descriptors that it has open; `None` when they were not looked at.
+    pub open_files: Option<u64>,
+    /// How many it may have (RLIMIT_NOFILE, soft); `None` likewise.
+    pub open_files_limit: Option<u64>,
+    /// Throttling of its control group, or of the one above it that is throttled most; `None` when the host does not tell.
+    pub throttling: Option<Throttling>,
+}
+
+/// What is known of one listening socket in one interval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Number of the socket in this run: rows with the same number are of the same listening socket.
+    pub listener: u64,
+    /// Network namespace, inode number.
+    pub netns: u32,
+    /// The address that it is bound to.
+    pub local_addr: IpAddr,
+    /// The port.
+    pub local_port: u16,
+    /// Inode number of the socket; `None` when it is not known.
+    pub inode: Option<u64>,
+    /// When it began to listen; `None` when that was before overwatch.
+    pub listening_since: Option<SystemTime>,
+    /// Processes that hold it, the lowest pid first; empty when none is known.
+    pub holders: Vec<Holder>,
+    /// Other sockets that listen at the same address in the same namespace (SO_REUSEPORT).
+    pub siblings: u32,
+    /// Connections in the accept queue at the end of the interval.
+    pub accept_queue: u32,
+    /// Most connections in the accept queue at any time of the interval.
+    pub accept_queue_peak: u32,
+    /// The kernel's limit of the accept queue. One more than this fits: it is full when it holds limit + 1.
+    pub backlog_limit: u32,
+    /// net.core.somaxconn of the namespace; `None` when it is not known.
+    pub somaxconn: Option<u32>,
+    /// net.ipv4.tcp_syncookies of the namespace; `None` when it is not known.
+    pub syncookies: Option<u32>,
+    /// Handshakes that are not complete (the SYN queue).
+    pub syn_queue: u32,
+    /// Of these: such as have had their SYN-ACK sent again, so that the client is slow, silent or not there.
+    pub syn_queue_old: u32,
+    /// TCP_DEFER_ACCEPT is set: clients that say nothing stay in the SYN queue.
+    pub defers_accept: bool,
+    /// Connections that entered the accept queue.
+    pub arrivals: Count,
+    /// Connections that were accepted.
+    pub accepts: Count,
+    /// SYNs refused because the accept queue was full.
+    pub overflows_syn: Count,
+    /// Handshakes whose last ACK was refused because the accept queue was full.
+    pub overflows_ack: Count,
+    /// The overflows are exact. Otherwise they were worked out from the drops of the socket and the overflows of the namespace.
+    pub overflows_exact: bool,
+    /// Packets to this socket that were dropped for other reasons, among them SYNs refused because the SYN queue was full.
+    pub other_drops: Count,
+    /// SYNs that were answered with a SYN cookie; `None` in a tier that does not see it.
+    pub syn_cookies: Option<Count>,
+    /// SYNs refused because the SYN queue was full and there are no cookies; `None` in a tier that does not see it.
+    pub syn_queue_overflows: Option<Count>,
+    /// Connections that were accepted here and that a process has not closed yet; `None` when it is not known of which of several sockets they are.
+    pub serving: Option<u64>,
+    /// Connections that a process has stopped serving in this interval.
+    pub served: u64,
+    /// Clients in the accept queue, the one that has waited longest first; at most [`MOST_WAITING`].
+    pub waiting: Vec<Waiting>,
+    /// How many there are.
+    pub waiting_total: u64,
+    /// How long those had waited that were accepted in this interval; `None` when there were none, or it is not known.
+    pub accept_waits: Option<Waits>,
+}
+
+/// At most so many waiting clients are shown by name: the kernel side walks no further.
+pub const MOST_WAITING: usize = 64;
+
+impl Queue {
+    /// How long the client has waited that came first; `None` when there is none or it is not known.
+    pub fn oldest_wait(&self) -> Option<Duration> {
+        self.waiting.iter().filter_map(|client| client.waiting).max()
+    }
+
+    /// Refused in either way because the accept queue was full.
+    pub fn overflows(&self) -> Count {
+        Count {
+            interval: self.overflows_syn.interval + self.overflows_ack.interval,
+            total: self.overflows_syn.total + self.overflows_ack.total,
+        }
+    }
+
+    /// The accept queue takes no more.
+    pub fn is_full(&self) -> bool {
+        self.accept_queue > self.backlog_limit
+    }
+}
+
+/// A listening socket with what is to be said about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The numbers.
+    pub queue: Queue,
+    /// The verdict.
+    pub verdict: Verdict,
+}
+
+/// One interval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// When it ended.
+    pub time: SystemTime,
+    /// How long it was.
+    pub interval: Duration,
+    /// Listening sockets, the worst first.
+    pub rows: Vec<Row>,
+    /// Changes that were lost in this interval: accepts among them are missing, until the table has been read anew.
+    pub lost_events: u64,
+}
