@@ -1,4 +1,11 @@
-//! Type information for tests: of five real kernels, cut down by `cargo xtask cut-btf`, and made by hand.
+//! Type information for tests: of five real kernels, cut down by `cargo xtask cut-btf`, and made by hand. Hosts made of files.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::random::Random;
 
 /// A kernel's series and its type information.
 pub(crate) struct Kernel {
@@ -85,5 +92,85 @@ impl Builder {
         }
         bytes.extend(&self.strings);
         bytes
+    }
+}
+
+/// Texts like this one but damaged: bytes changed, left out, doubled, cut off. The same ones for the same seed.
+pub(crate) fn mutated(text: &[u8], seed: u64) -> impl Iterator<Item = Vec<u8>> {
+    const BYTES: &[u8] = b"\0 \n:/,.()[]-0189aZ\xff";
+    let mut random = Random::new(seed);
+    let text = text.to_vec();
+    (0..5_000).map(move |_| {
+        let mut text = text.clone();
+        for _ in 0..=random.below(4) {
+            let place = random.below(text.len().max(1));
+            match random.below(5) {
+                0 => text.truncate(place),
+                1 => text.extend_from_within(place.min(text.len())..),
+                2 => text.insert(place, *random.pick(BYTES)),
+                3 if place < text.len() => drop(text.remove(place)),
+                _ if place < text.len() => text[place] = *random.pick(BYTES),
+                _ => {}
+            }
+        }
+        text
+    })
+}
+
+/// A host made of files, which goes away with this.
+pub(crate) struct Host {
+    root: tempfile::TempDir,
+}
+
+impl Host {
+    pub(crate) fn new() -> Self {
+        Self { root: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub(crate) fn file(&self, path: &str, text: &str) {
+        let path = self.root().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// A process with one thread that began at this time and has these descriptors.
+    pub(crate) fn process(&self, pid: u32, started_ticks: u64, descriptors: &[(u32, &str)]) {
+        let directory = format!("proc/{pid}");
+        self.end(pid);
+        self.file(&format!("{directory}/comm"), &format!("server{pid}\n"));
+        let stat = format!("{pid} (server) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {started_ticks} 0\n");
+        self.file(&format!("{directory}/stat"), &stat);
+        self.file(&format!("{directory}/task/{pid}/stat"), &stat);
+        fs::create_dir_all(self.root().join(&directory).join("fd")).unwrap();
+        for (descriptor, target) in descriptors {
+            self.open(pid, *descriptor, target);
+        }
+    }
+
+    pub(crate) fn open(&self, pid: u32, descriptor: u32, target: &str) {
+        std::os::unix::fs::symlink(target, self.descriptor(pid, descriptor)).unwrap();
+    }
+
+    pub(crate) fn close(&self, pid: u32, descriptor: u32) {
+        fs::remove_file(self.descriptor(pid, descriptor)).unwrap();
+    }
+
+    /// The directory is kept elsewhere, since file systems give the inode of one that was removed to the next.
+    pub(crate) fn end(&self, pid: u32) {
+        let directory = self.root().join("proc").join(pid.to_string());
+        let ended = self.root().join("ended");
+        fs::create_dir_all(&ended).unwrap();
+        if directory.exists() {
+            let place = fs::read_dir(&ended).unwrap().count();
+            fs::rename(directory, ended.join(place.to_string())).unwrap();
+        }
+    }
+
+    fn descriptor(&self, pid: u32, descriptor: u32) -> PathBuf {
+        self.root().join(format!("proc/{pid}/fd/{descriptor}"))
     }
 }
