@@ -2,6 +2,7 @@
 
 mod audit;
 mod clocks;
+mod processes;
 mod record;
 mod resets;
 mod sample;
@@ -10,5 +11,6 @@ mod shares;
 mod skips;
 mod table;
 
+pub use processes::{ActivityReading, HolderReading, ProcessWatch};
 pub use sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, Sample};
 pub use session::{Session, SessionError};

@@ -1,11 +1,14 @@
 //! Facts about this host. Reads only; every root is a parameter, so that tests can read a host made of files.
 
+pub mod activity;
 pub mod btf;
 pub mod cgroups;
 pub mod facts;
+pub mod holders;
 pub mod host;
 pub mod namespaces;
 pub mod processes;
+pub mod throttling;
 pub mod tracefs;
 
 #[cfg(test)]
