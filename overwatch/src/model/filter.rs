@@ -58,20 +58,39 @@ pub struct Subject<'a> {
 impl Filter {
     /// True when the subject is wanted; `cgroup` is the path of its process's control group, where known.
     pub fn matches(&self, subject: &Subject<'_>, cgroup: Option<&str>) -> bool {
-        let process = subject.process;
+        let process = subject.process.map(|process| (process.pid, process.comm.as_str()));
+        self.wants_socket(subject) && self.wants_process(process, cgroup)
+    }
+
+    /// Likewise of what several processes hold, each with its pid, its name and the path of its control group, where known: all
+    /// conditions on processes must hold for one of them.
+    pub fn matches_any<'a>(
+        &self,
+        subject: &Subject<'_>,
+        holders: impl IntoIterator<Item = (u32, &'a str, Option<&'a str>)>,
+    ) -> bool {
+        self.wants_socket(subject)
+            && (self.wants_process(None, None)
+                || holders.into_iter().any(|(pid, comm, cgroup)| self.wants_process(Some((pid, comm)), cgroup)))
+    }
+
+    fn wants_process(&self, process: Option<(u32, &str)>, cgroup: Option<&str>) -> bool {
+        self.pid.is_none_or(|wanted| process.is_some_and(|(pid, _)| pid == wanted))
+            && self.comm.as_ref().is_none_or(|wanted| process.is_some_and(|(_, comm)| comm == wanted))
+            && self.cgroup.as_ref().is_none_or(|wanted| cgroup.is_some_and(|path| within(path, wanted)))
+    }
+
+    fn wants_socket(&self, subject: &Subject<'_>) -> bool {
         let local = |wanted| subject.local_port == wanted;
         let remote = |wanted| subject.remote_port == Some(wanted);
         let inside =
             |net: IpNet| [Some(subject.local_addr), subject.remote_addr].iter().flatten().any(|at| net.contains(at));
         // Only the remote address tells what an IPv6 socket speaks.
         let family_of = subject.remote_addr.unwrap_or(subject.local_addr);
-        self.pid.is_none_or(|pid| process.is_some_and(|process| process.pid == pid))
-            && self.comm.as_ref().is_none_or(|comm| process.is_some_and(|process| process.comm == *comm))
-            && self.port.is_none_or(|port| local(port) || remote(port))
+        self.port.is_none_or(|port| local(port) || remote(port))
             && self.local_port.is_none_or(local)
             && self.remote_port.is_none_or(remote)
             && self.network.is_none_or(inside)
-            && self.cgroup.as_ref().is_none_or(|wanted| cgroup.is_some_and(|path| within(path, wanted)))
             && self.netns.is_none_or(|netns| subject.netns == netns)
             && self.family.is_none_or(|family| (family == Family::V4) == family_of.is_ipv4())
     }
@@ -130,6 +149,32 @@ mod tests {
         assert!(!Filter { cgroup: Some("/".into()), ..Filter::default() }.matches(&row.subject(), None));
         assert!(Filter::default().matches(&row.subject(), None));
     }
+
+    #[test]
+    fn of_several_holders_one_must_meet_all_conditions() {
+        let all = Filter::default;
+        let holders = [(1, "systemd", Some("/init.scope")), (42, "nginx", Some("/system.slice/nginx.service"))];
+        let listening = Subject { process: None, ..row().subject() };
+        for (filter, of_both, of_none) in [
+            (all(), true, true),
+            (Filter { local_port: Some(80), ..all() }, true, true),
+            (Filter { local_port: Some(81), ..all() }, false, false),
+            (Filter { pid: Some(42), ..all() }, true, false),
+            (Filter { pid: Some(1), ..all() }, true, false),
+            (Filter { pid: Some(2), ..all() }, false, false),
+            (Filter { comm: Some("nginx".into()), ..all() }, true, false),
+            (Filter { cgroup: Some("/system.slice".into()), ..all() }, true, false),
+            (Filter { cgroup: Some("/user.slice".into()), ..all() }, false, false),
+            (Filter { pid: Some(42), comm: Some("nginx".into()), ..all() }, true, false),
+            // Each holds, but for another one of them.
+            (Filter { pid: Some(1), comm: Some("nginx".into()), ..all() }, false, false),
+            (Filter { pid: Some(42), local_port: Some(81), ..all() }, false, false),
+        ] {
+            assert_eq!(filter.matches_any(&listening, holders), of_both, "{filter:?}");
+            assert_eq!(filter.matches_any(&listening, []), of_none, "{filter:?}");
+        }
+    }
+
     #[test]
     fn without_a_remote_end_the_local_one_decides() {
         let all = Filter::default;

@@ -1,11 +1,21 @@
 //! What is known of each listening socket in an interval. From this alone the verdict is made.
 
 use std::{
+    cmp::{Ordering, Reverse},
     net::IpAddr,
     time::{Duration, SystemTime},
 };
 
-use super::verdict::Verdict;
+use super::{
+    filter::{Filter, Subject},
+    state::{CLOSE, CLOSE_WAIT},
+    verdict::{Level, Verdict},
+};
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod tests;
 
 /// A number that grows: in this interval, and since overwatch started or the socket began to listen, whichever was later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +40,32 @@ pub struct Waiting {
     /// TCP state, the kernel's number. In ESTABLISHED the client is there; in CLOSE_WAIT it has closed, in CLOSE it has reset the connection or
     /// the kernel has given it up: it still takes its place in the queue.
     pub state: u32,
+}
+
+impl Waiting {
+    /// The client has closed or reset the connection, or the kernel has given it up.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.state, CLOSE_WAIT | CLOSE)
+    }
+}
+
+/// Where the limit of an accept queue comes from: the smaller of the two (`__sys_listen`, net/socket.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BacklogOrigin {
+    /// The limit is what net.core.somaxconn is now: the program asked for that many or for more.
+    Somaxconn,
+    /// It is another number: what the program gave to listen(), or what somaxconn was at that time.
+    Listen,
+}
+
+impl BacklogOrigin {
+    /// The names of both.
+    pub const NAMES: &[&str] = &["somaxconn", "listen"];
+
+    /// The name in output.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
 }
 
 /// How long accepted connections had waited in the accept queue, from queued to accepted.
@@ -176,6 +212,28 @@ impl Queue {
     pub fn is_full(&self) -> bool {
         self.accept_queue > self.backlog_limit
     }
+
+    /// Where its limit comes from; `None` when somaxconn is not known.
+    pub fn backlog_origin(&self) -> Option<BacklogOrigin> {
+        let of = |somaxconn| {
+            if self.backlog_limit == somaxconn { BacklogOrigin::Somaxconn } else { BacklogOrigin::Listen }
+        };
+        self.somaxconn.map(of)
+    }
+
+    /// True when the filter wants it; `path` finds the path of a control group.
+    pub fn is_wanted<'a>(&'a self, filter: &Filter, path: impl Fn(u64) -> Option<&'a str>) -> bool {
+        let subject = Subject {
+            process: None,
+            netns: self.netns,
+            local_addr: self.local_addr,
+            local_port: self.local_port,
+            remote_addr: None,
+            remote_port: None,
+        };
+        let holders = self.holders.iter().map(|holder| (holder.pid, holder.comm.as_str(), path(holder.cgroup_id)));
+        filter.matches_any(&subject, holders)
+    }
 }
 
 /// A listening socket with what is to be said about it.
@@ -185,6 +243,23 @@ pub struct Row {
     pub queue: Queue,
     /// The verdict.
     pub verdict: Verdict,
+}
+
+impl Row {
+    /// Clients wait too long or are refused.
+    pub fn is_sick(&self) -> bool {
+        self.verdict.level >= Level::Saturated
+    }
+
+    /// The worse comes first: by level, by the longest wait, by the length of the accept queue, by what is served. Those that are
+    /// equal in all of it have an order that stays the same.
+    fn order(&self, other: &Self) -> Ordering {
+        let badness = |row: &Self| {
+            Reverse((row.verdict.level, row.queue.oldest_wait(), row.queue.accept_queue, row.queue.serving))
+        };
+        let place = |row: &Self| (row.queue.local_addr, row.queue.local_port, row.queue.netns, row.queue.listener);
+        badness(self).cmp(&badness(other)).then_with(|| place(self).cmp(&place(other)))
+    }
 }
 
 /// One interval.
@@ -198,4 +273,11 @@ pub struct Snapshot {
     pub rows: Vec<Row>,
     /// Changes that were lost in this interval: accepts among them are missing, until the table has been read anew.
     pub lost_events: u64,
+}
+
+impl Snapshot {
+    /// Puts the worst first.
+    pub fn sort(&mut self) {
+        self.rows.sort_by(Row::order);
+    }
 }
