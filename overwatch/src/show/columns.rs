@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 pub mod life;
+pub mod listeners;
 pub mod open;
 pub mod states;
 pub mod top;
@@ -21,7 +22,16 @@ pub enum Value {
     Seconds(Duration),
     /// Yes or no.
     Bool(bool),
+    /// Sentences.
+    Texts(Vec<String>),
+    /// An object.
+    Object(Fields),
+    /// A list of objects.
+    Objects(Vec<Fields>),
 }
+
+/// The names and values of an object.
+pub type Fields = Vec<(&'static str, Value)>;
 
 /// What values of a key can be.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +48,10 @@ pub enum Kind {
     Bool,
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// A list of sentences.
+    Texts,
+    /// An object with these keys.
+    Object(fn() -> Vec<Key>),
     /// A list of objects with these keys.
     Objects(fn() -> Vec<Key>),
 }
@@ -123,6 +137,15 @@ fn time(time: SystemTime) -> Value {
     text(&humantime::format_rfc3339_micros(time))
 }
 
+/// What stands for a `T` inside another object.
+fn fields<T>(columns: &[Column<T>], of: &T) -> Fields {
+    columns.iter().map(|column| (column.key.name, (column.value)(of, None))).collect()
+}
+
+fn objects<T>(columns: &[Column<T>], all: &[T]) -> Value {
+    Value::Objects(all.iter().map(|of| fields(columns, of)).collect())
+}
+
 /// For numbers of which 0 stands for unknown.
 fn unless_zero(of: impl Into<u64>) -> Value {
     let of = of.into();
@@ -137,7 +160,7 @@ mod tests {
         for key in keys {
             let line = format!("| `{}` | {} |", key.name, key.help);
             assert!(document.contains(&line), "docs/json.md lacks the line\n{line}");
-            if let Kind::Objects(of) = key.kind {
+            if let Kind::Object(of) | Kind::Objects(of) = key.kind {
                 documented(&of(), document);
             }
         }
@@ -159,6 +182,7 @@ mod tests {
             ("`overwatch life -o json`", keys(life::LIFE)),
             ("`overwatch life -o json`", keys(life::LOST)),
             ("`overwatch open -o json`", open::OPEN.to_vec()),
+            ("`overwatch listeners -o json`", listeners::INTERVAL.to_vec()),
         ] {
             documented(&keys, section(heading));
         }

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use super::{
-    columns::{Column, Value, top::CONNECTION},
+    columns::{Column, Kind, Value, top::CONNECTION},
+    json,
     text::{escaped, seconds},
 };
 use crate::model::snapshot::{Row, Snapshot};
@@ -41,12 +42,24 @@ pub fn write(out: &mut impl Write, snapshot: &Snapshot, rows: &[(&Row, Option<&s
     Ok(())
 }
 
-/// The fields of what stands for a `T`.
-pub(super) fn fields<T>(columns: &[Column<T>], of: &T, cgroup: Option<&str>) -> impl Iterator<Item = String> {
-    columns.iter().map(move |column| field((column.value)(of, cgroup)))
+/// The headings of a table. An object has one for each of its keys.
+pub(super) fn headings<T>(columns: &[Column<T>]) -> impl Iterator<Item = String> {
+    columns.iter().flat_map(|column| match column.key.kind {
+        Kind::Object(keys) => keys().iter().map(|key| format!("{}_{}", column.key.name, key.name)).collect(),
+        _ => vec![column.key.name.to_owned()],
+    })
 }
 
-/// A value as it stands in a field; what is not known is empty.
+/// The fields of what stands for a `T`.
+pub(super) fn fields<T>(columns: &[Column<T>], of: &T, cgroup: Option<&str>) -> impl Iterator<Item = String> {
+    columns.iter().flat_map(move |column| match (column.key.kind, (column.value)(of, cgroup)) {
+        (Kind::Object(_), Value::Object(fields)) => fields.into_iter().map(|(_, value)| field(value)).collect(),
+        (Kind::Object(keys), _) => vec![String::new(); keys().len()],
+        (_, value) => vec![field(value)],
+    })
+}
+
+/// A value as it stands in a field; what is not known is empty, and a list is JSON.
 pub(super) fn field(value: Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -54,6 +67,7 @@ pub(super) fn field(value: Value) -> String {
         Value::Number(number) => number.to_string(),
         Value::Seconds(duration) => seconds(duration).to_string(),
         Value::Bool(yes) => yes.to_string(),
+        Value::Texts(_) | Value::Object(_) | Value::Objects(_) => json::text(&value),
     }
 }
 

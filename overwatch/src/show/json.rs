@@ -6,8 +6,8 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use serde_json::ser::Formatter;
 
 use super::{
-    columns::{Column, Value, top::CONNECTION},
-    text::seconds,
+    columns::{Column, Fields, Value, top::CONNECTION},
+    text::{seconds, steers},
 };
 use crate::model::snapshot::{Row, Snapshot};
 
@@ -20,6 +20,14 @@ pub fn write(out: &mut impl Write, host: &str, snapshot: &Snapshot, rows: &[(&Ro
 pub fn write_line(out: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
     object.serialize(&mut serde_json::Serializer::with_formatter(&mut *out, TerminalSafe))?;
     out.write_all(b"\n")
+}
+
+/// Any object as text that is safe to look at in a terminal. Values alone cannot fail to be written.
+pub(super) fn text(object: &impl Serialize) -> String {
+    let mut out = Vec::new();
+    let written = write_line(&mut out, object);
+    debug_assert!(written.is_ok(), "{written:?}");
+    String::from_utf8_lossy(&out).trim_end().to_owned()
 }
 
 struct Interval<'a> {
@@ -70,22 +78,34 @@ impl Serialize for Value {
             Self::Number(number) => serializer.serialize_u64(*number),
             Self::Seconds(duration) => serializer.serialize_f64(seconds(*duration)),
             Self::Bool(yes) => serializer.serialize_bool(*yes),
+            Self::Texts(texts) => serializer.collect_seq(texts),
+            Self::Object(fields) => Nested(fields).serialize(serializer),
+            Self::Objects(all) => serializer.collect_seq(all.iter().map(Nested)),
         }
     }
 }
 
-/// JSON must escape control characters below space only; terminals also obey those from U+007F to U+009F. And people do
-/// not read exponents well.
+struct Nested<'a>(&'a Fields);
+
+impl Serialize for Nested<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// JSON must escape control characters below space only; terminals also obey those from U+007F to U+009F, and those that
+/// steer the direction of writing. And people do not read exponents well.
 struct TerminalSafe;
 
 impl Formatter for TerminalSafe {
     fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
-        while let Some(at) = rest.find(|character: char| character.is_control()) {
+        while let Some(at) = rest.find(steers) {
             let (safe, unsafe_part) = rest.split_at(at);
             writer.write_all(safe.as_bytes())?;
             let mut characters = unsafe_part.chars();
             if let Some(character) = characters.next() {
+                // All of them are in the plane that four digits reach.
                 write!(writer, "\\u{:04x}", u32::from(character))?;
             }
             rest = characters.as_str();
@@ -137,10 +157,10 @@ mod tests {
     #[test]
     fn a_hostile_name_comes_back_unchanged_and_steers_nothing() {
         let mut hostile = row();
-        let name = "\n\x1b]0;x\x07\u{9b}31m\",";
+        let name = "\n\x1b]0;x\x07\u{9b}31m\",\u{202e}";
         hostile.process.as_mut().unwrap().comm = name.into();
         let line = line(&[(&hostile, None)]);
-        assert!(!line.trim_end().chars().any(char::is_control), "{line:?}");
+        assert!(!line.trim_end().chars().any(steers), "{line:?}");
         let object: Json = serde_json::from_str(&line).unwrap();
         assert_eq!(object["connections"][0]["comm"], name);
         assert_eq!(object["connections"][0]["cgroup"], Json::Null);

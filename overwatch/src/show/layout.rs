@@ -49,8 +49,12 @@ pub(super) struct Layout<F: 'static> {
 
 impl<F> Layout<F> {
     /// For lines of so many cells; `None` when nobody knows, so that nothing is cut: a long address moves what follows it.
-    pub(super) fn new(all: &'static [Column<F>], width: Option<usize>, addresses: Addresses) -> Self {
-        let columns = all.iter().map(|column| {
+    pub(super) fn new(
+        all: impl IntoIterator<Item = &'static Column<F>>,
+        width: Option<usize>,
+        addresses: Addresses,
+    ) -> Self {
+        let columns = all.into_iter().map(|column| {
             let cells = match column.width {
                 Width::Fixed(cells) | Width::Spare(cells, _) | Width::Between(_, cells) => cells,
                 Width::Address => addresses.wanted,

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::columns::{Key, Kind, keys, life, open, states, top};
+use super::columns::{Key, Kind, keys, life, listeners, open, states, top};
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +15,7 @@ pub fn files() -> Vec<(&'static str, Json)> {
         ("states", either(&keys(states::TRANSITION), &keys(states::LOST))),
         ("life", either(&keys(life::LIFE), &keys(life::LOST))),
         ("open", object(open::OPEN)),
+        ("listeners", object(listeners::INTERVAL)),
     ];
     documents.map(|(verb, body)| (verb, document(verb, body))).to_vec()
 }
@@ -30,27 +31,46 @@ fn document(verb: &str, body: Json) -> Json {
 }
 
 fn object(keys: &[Key]) -> Json {
+    let mut object = Map::new();
+    object.insert("type".to_owned(), json!("object"));
+    object.extend(body(keys));
+    Json::Object(object)
+}
+
+/// What an object must consist of.
+fn body(keys: &[Key]) -> Map<String, Json> {
     let properties: Map<String, Json> = keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
     let required: Vec<_> = keys.iter().map(|key| key.name).collect();
-    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
+    of_keywords([
+        ("properties", Json::Object(properties)),
+        ("required", json!(required)),
+        ("additionalProperties", json!(false)),
+    ])
+}
+
+fn of_keywords<const N: usize>(keywords: [(&str, Json); N]) -> Map<String, Json> {
+    keywords.into_iter().map(|(keyword, value)| (keyword.to_owned(), value)).collect()
 }
 
 fn property(key: &Key) -> Json {
     let (of_type, more) = match key.kind {
-        Kind::Text => ("string", None),
-        Kind::Time => ("string", Some(("format", json!("date-time")))),
-        Kind::Integer => ("integer", Some(("minimum", json!(0)))),
-        Kind::Seconds => ("number", Some(("minimum", json!(0)))),
-        Kind::Bool => ("boolean", None),
+        Kind::Text => ("string", Map::new()),
+        Kind::Time => ("string", of_keywords([("format", json!("date-time"))])),
+        Kind::Integer => ("integer", of_keywords([("minimum", json!(0))])),
+        Kind::Seconds => ("number", of_keywords([("minimum", json!(0))])),
+        Kind::Bool => ("boolean", Map::new()),
         Kind::OneOf(words) => {
             let words = words.iter().map(|word| json!(word));
-            ("string", Some(("enum", words.chain(key.nullable.then_some(Json::Null)).collect())))
+            let words = words.chain(key.nullable.then_some(Json::Null)).collect();
+            ("string", of_keywords([("enum", words)]))
         }
-        Kind::Objects(keys) => ("array", Some(("items", object(&keys())))),
+        Kind::Texts => ("array", of_keywords([("items", json!({ "type": "string" }))])),
+        Kind::Object(keys) => ("object", body(&keys())),
+        Kind::Objects(keys) => ("array", of_keywords([("items", object(&keys()))])),
     };
     let mut property = Map::new();
     property.insert("description".to_owned(), json!(key.help));
     property.insert("type".to_owned(), if key.nullable { json!([of_type, "null"]) } else { json!(of_type) });
-    property.extend(more.map(|(keyword, value)| (keyword.to_owned(), value)));
+    property.extend(more);
     Json::Object(property)
 }

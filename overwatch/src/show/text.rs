@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use unicode_width::UnicodeWidthChar as _;
 
 /// True for characters that steer a terminal or the direction of writing instead of showing something.
-fn steers(character: char) -> bool {
+pub(super) fn steers(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
@@ -41,6 +41,51 @@ pub fn fit(text: &str, width: usize, right: bool) -> String {
     }
     let padding = " ".repeat(width - used);
     if right { padding + &fitted } else { fitted + &padding }
+}
+
+/// Breaks a line at spaces so that no piece has more than `width` cells; the pieces behind the first are indented. Of a narrow line
+/// half is left for the text.
+pub fn wrap(line: &str, width: usize, indent: usize) -> Vec<String> {
+    let margin = |cells: usize| " ".repeat(cells.min(width / 2));
+    let text = line.trim_start();
+    let mut pieces = Vec::new();
+    let mut rest = margin(line.len() - text.len()) + text.trim_end();
+    while let Some(at) = break_at(&rest, width) {
+        let (piece, more) = rest.split_at(at);
+        pieces.push(piece.trim_end().to_owned());
+        rest = margin(indent) + more.trim_start();
+    }
+    pieces.push(rest);
+    pieces
+}
+
+/// Where a line that is too long is broken: at the last space that fits, else where it is full.
+fn break_at(line: &str, width: usize) -> Option<usize> {
+    let begin = line.len() - line.trim_start().len();
+    let mut used = 0;
+    let mut space = None;
+    for (at, character) in line.char_indices() {
+        if character == ' ' && at > begin {
+            space = Some(at);
+        }
+        used += character.width().unwrap_or(0);
+        // At least one character is taken, so that there is an end to it.
+        if used > width && at > begin {
+            return Some(space.unwrap_or(at));
+        }
+    }
+    None
+}
+
+/// A count in at most four cells: `9999`, `10k`, `999k`, `1.2M`, `45M`.
+pub fn count(number: u64) -> String {
+    match number {
+        0..10_000 => number.to_string(),
+        10_000..1_000_000 => format!("{}k", number / 1_000),
+        1_000_000..10_000_000 => format!("{}.{}M", number / 1_000_000, number / 100_000 % 10),
+        10_000_000..1_000_000_000 => format!("{}M", number / 1_000_000),
+        _ => format!("{}G", number / 1_000_000_000),
+    }
 }
 
 /// A number of bytes in at most eight cells, binary units: `1023`, `1.0Ki`, `17.3Mi`.
@@ -104,6 +149,40 @@ mod tests {
         assert_eq!(fit("abc", 5, true), "  abc");
         assert_eq!(fit("日本語", 5, false), "日本 ");
         assert_eq!(fit("abcdef", 3, true), "abc");
+    }
+
+    #[test]
+    fn a_long_line_is_broken_at_spaces() {
+        for (line, width, indent, pieces) in [
+            ("one two three", 20, 2, vec!["one two three"]),
+            ("one two three", 13, 2, vec!["one two three"]),
+            ("one two three", 12, 2, vec!["one two", "  three"]),
+            ("  one two three", 7, 4, vec!["  one", "   two", "   thre", "   e"]),
+            ("abcdefgh", 3, 0, vec!["abc", "def", "gh"]),
+            ("日本語 日本語", 7, 0, vec!["日本語", "日本語"]),
+            ("", 5, 2, vec![""]),
+            ("ab", 0, 5, vec!["a", "b"]),
+            ("        ab", 4, 0, vec!["  ab"]),
+        ] {
+            assert_eq!(wrap(line, width, indent), pieces, "{line} in {width}");
+        }
+    }
+
+    #[test]
+    fn a_count_has_four_cells_at_most() {
+        for (number, text) in [
+            (0, "0"),
+            (9_999, "9999"),
+            (10_000, "10k"),
+            (65_535, "65k"),
+            (999_999, "999k"),
+            (1_000_000, "1.0M"),
+            (9_999_999, "9.9M"),
+            (45_000_000, "45M"),
+            (u64::from(u32::MAX), "4G"),
+        ] {
+            assert_eq!(count(number), text);
+        }
     }
 
     #[test]

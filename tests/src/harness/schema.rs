@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 pub struct Schema(Value);
 
 // A guest has no sources, so the schemas come with the test.
-const SCHEMAS: [(&str, &str); 4] = [
+const SCHEMAS: [(&str, &str); 5] = [
     ("life", include_str!("../../../docs/schema/life.schema.json")),
+    ("listeners", include_str!("../../../docs/schema/listeners.schema.json")),
     ("open", include_str!("../../../docs/schema/open.schema.json")),
     ("states", include_str!("../../../docs/schema/states.schema.json")),
     ("top", include_str!("../../../docs/schema/top.schema.json")),

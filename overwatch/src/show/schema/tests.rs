@@ -4,8 +4,11 @@ use std::path::Path;
 
 use super::*;
 use crate::{
-    model::fixtures::{life_line, row, transition, unknown_life_line, unknown_transition},
-    show::columns::{Column, Value},
+    model::{
+        fixtures::{life_line, row, transition, unknown_life_line, unknown_transition},
+        queue::fixtures as queue,
+    },
+    show::columns::{Column, Fields, Value},
 };
 
 /// Set it to write the files anew.
@@ -31,11 +34,21 @@ fn is_of(kind: Kind, value: &Value) -> bool {
         (Kind::Text, Value::Text(_))
         | (Kind::Integer, Value::Number(_))
         | (Kind::Seconds, Value::Seconds(_))
-        | (Kind::Bool, Value::Bool(_)) => true,
+        | (Kind::Bool, Value::Bool(_))
+        | (Kind::Texts, Value::Texts(_)) => true,
         (Kind::Time, Value::Text(text)) => humantime::parse_rfc3339(text).is_ok(),
         (Kind::OneOf(words), Value::Text(text)) => words.contains(&text.as_str()),
+        (Kind::Object(keys), Value::Object(fields)) => are_of(&keys(), fields),
+        (Kind::Objects(keys), Value::Objects(all)) => all.iter().all(|fields| are_of(&keys(), fields)),
         _ => false,
     }
+}
+
+fn are_of(keys: &[Key], fields: &Fields) -> bool {
+    let fits = |(key, (name, value)): (&Key, &(&str, Value))| {
+        key.name == *name && if *value == Value::Null { key.nullable } else { is_of(key.kind, value) }
+    };
+    keys.len() == fields.len() && keys.iter().zip(fields).all(fits)
 }
 
 fn check<T>(columns: &[Column<T>], known: &T, unknown: &T) {
@@ -60,6 +73,10 @@ fn values_are_what_the_schema_says() {
     check(top::CONNECTION, &row(), &unknown_row);
     check(life::LIFE, &life_line(), &unknown_life_line());
     check(states::TRANSITION, &transition(), &unknown_transition());
+    check(listeners::LISTENER, &queue::row(), &queue::unknown_row());
+    check(listeners::PROCESS, &queue::holder(42), &queue::unknown_holder());
+    let nobody = crate::model::queue::Waiting { waiting: None, state: 99, ..queue::waiting(1, 1, 1) };
+    check(listeners::WAITING, &queue::waiting(1, 1, 1), &nobody);
 }
 
 #[test]
@@ -80,4 +97,15 @@ fn a_schema_names_every_key_and_no_other() {
     let words = states["oneOf"][0]["properties"]["old_state"]["enum"].as_array().unwrap();
     assert_eq!((words.len(), &words[0], &words[12]), (13, &json!("ESTABLISHED"), &Json::Null));
     assert_eq!(of("open")["properties"]["listeners"]["items"]["required"].as_array().unwrap().len(), 7);
+    let listeners = of("listeners");
+    let row = &listeners["properties"]["listeners"]["items"];
+    assert_eq!(row["required"].as_array().unwrap().len(), listeners::LISTENER.len());
+    assert_eq!(row["properties"]["evidence"]["items"], json!({ "type": "string" }));
+    assert_eq!(row["properties"]["waiting"]["items"]["required"].as_array().unwrap().len(), 6);
+    let waits = &row["properties"]["accept_wait_seconds"];
+    assert_eq!(
+        (&waits["type"], &waits["required"]),
+        (&json!(["object", "null"]), &json!(["p50", "p90", "p99", "max"]))
+    );
+    assert_eq!(waits["additionalProperties"], false);
 }
