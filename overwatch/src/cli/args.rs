@@ -5,6 +5,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+mod listeners;
+
+pub use self::listeners::{Explain, ListenerFilter, Listeners, ThresholdArguments};
 use crate::probes::{catalogue::Tier, object::Capacity, plan::Attach};
 
 /// Shortest interval: below it the drain itself would be what is seen.
@@ -239,11 +242,16 @@ pub struct FilterArguments {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
+    seconds_within(text, SHORTEST_SECONDS, LONGEST_SECONDS)
+}
+
+fn seconds_within(text: &str, least: f64, most: f64) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    if !(SHORTEST_SECONDS..=LONGEST_SECONDS).contains(&seconds) {
-        return Err(format!("must be from {SHORTEST_SECONDS} to {LONGEST_SECONDS} seconds"));
+    if !(least..=most).contains(&seconds) {
+        return Err(format!("must be from {least} to {most} seconds"));
     }
-    Ok(Duration::from_secs_f64(seconds))
+    // What is left below zero is minus nothing.
+    Ok(Duration::from_secs_f64(seconds.abs()))
 }
 
 /// What the kernel takes for a ring buffer's size (`ringbuf_map_alloc`, kernel/bpf/ringbuf.c).
