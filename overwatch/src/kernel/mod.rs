@@ -7,6 +7,7 @@ pub mod facts;
 pub mod holders;
 pub mod host;
 pub mod namespaces;
+pub mod netstat;
 pub mod processes;
 pub mod throttling;
 pub mod tracefs;
