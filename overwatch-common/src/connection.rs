@@ -117,6 +117,8 @@ pub struct Connection {
     pub cgroup_id: u64,
     /// How many further processes have a share of this connection.
     pub shares: u64,
+    /// Kernel address of the listening socket by which it was accepted; 0 when it was not, or that was not seen.
+    pub listener: u64,
     /// Local address; IPv4 is stored v4-mapped.
     pub local_addr: [u8; 16],
     /// Remote address; IPv4 is stored v4-mapped.
@@ -216,6 +218,14 @@ pub struct Listener {
     pub since_ns: u64,
     /// Control group (version 2) of the process that listens, 0 when not known.
     pub cgroup_id: u64,
+    /// SYNs that were refused because the accept queue was full.
+    pub overflows_syn: u64,
+    /// Handshakes whose last ACK was refused because the accept queue was full.
+    pub overflows_ack: u64,
+    /// SYNs that were refused because the SYN queue was full and there are no cookies.
+    pub syn_queue_overflows: u64,
+    /// SYNs that were answered with a cookie.
+    pub syn_cookies: u64,
     /// The address it is bound to; IPv4 is stored v4-mapped.
     pub local_addr: [u8; 16],
     /// Name of the process that listens.
@@ -259,11 +269,11 @@ impl Connection {
     }
 }
 
-const _: () = assert!(size_of::<Connection>() == 264);
+const _: () = assert!(size_of::<Connection>() == 272);
 const _: () = assert!(size_of::<ShareKey>() == 16);
 const _: () = assert!(size_of::<Share>() == 48);
 const _: () = assert!(size_of::<Owner>() == 32);
-const _: () = assert!(size_of::<Listener>() == 64);
+const _: () = assert!(size_of::<Listener>() == 96);
 const _: () = assert!(size_of::<InFlight>() == 8);
 const _: () = assert!(size_of::<Connecting>() == 16);
 

@@ -11,6 +11,16 @@ pub const CHANGE: u32 = 3;
 /// Value of [`Reset::kind`].
 pub const RESET: u32 = 4;
 
+/// Which changes of connections the user side wants to be told of.
+pub mod want {
+    /// None.
+    pub const NOTHING: u32 = 0;
+    /// All.
+    pub const ALL: u32 = 1;
+    /// Of connections that were accepted: that, and when the process stops serving them.
+    pub const SERVING: u32 = 2;
+}
+
 /// Tells the drain that a process moved bytes over a connection, once per epoch, connection and process.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +51,7 @@ pub struct Closed {
 
 /// A socket's state or owner changed. Where `old` and `new` are the same, only what is known of it did.
 ///
-/// Those of listening sockets always come; those of connections only where somebody wants them.
+/// Those of listening sockets always come; those of connections only where somebody wants them: see [`want`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -59,6 +69,10 @@ pub struct Change {
     pub since_ns: u64,
     /// Control group (version 2) of the owner, 0 when not known.
     pub cgroup_id: u64,
+    /// Kernel address of the listening socket by which it was accepted; 0 when not known.
+    pub listener: u64,
+    /// When the handshake was completed; 0 when not known.
+    pub established_ns: u64,
     /// Local address; IPv4 is v4-mapped.
     pub local_addr: [u8; 16],
     /// Remote address, likewise.
@@ -71,14 +85,17 @@ pub struct Change {
     pub local_port: u16,
     /// Remote port, host order; 0 while it is not known.
     pub remote_port: u16,
+    /// How many connections were in the accept queue when this one was put there (server).
+    pub queued_behind: u32,
     /// State before, the kernel's number.
     pub old: u8,
     /// State now.
     pub new: u8,
     /// See [`crate::connection::role`].
     pub role: u8,
-    /// Makes the padding explicit.
-    pub pad: [u8; 5],
+    /// Not 0 when both directions were shut down before this change: by close(2), or by the peer's FIN and shutdown(2). The process
+    /// that has only shut down its sending is still busy with the connection.
+    pub let_go: u8,
 }
 
 /// This end sent a RST for a socket whose last record was handed over before.
@@ -142,7 +159,7 @@ pub const CONTROL_WORDS: u32 = 3;
 
 const _: () = assert!(size_of::<Activity>() == 24);
 const _: () = assert!(size_of::<Closed>() == 16 + size_of::<Connection>());
-const _: () = assert!(size_of::<Change>() == 112);
+const _: () = assert!(size_of::<Change>() == 128);
 const _: () = assert!(size_of::<Reset>() == 16);
 const _: () = assert!(size_of::<LostKey>() == 32);
 const _: () = assert!(size_of::<LostSum>() == 24);

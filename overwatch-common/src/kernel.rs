@@ -24,10 +24,21 @@ macro_rules! with_offsets {
             SOCK_FLAGS = "sock", "__sk_common.skc_flags", required;
             SOCK_PROTOCOL = "sock", "sk_protocol", required;
             SOCK_SOCKET = "sock", "sk_socket", required;
+            SOCK_ACK_BACKLOG = "sock", "sk_ack_backlog", required;
             SOCK_MAX_ACK_BACKLOG = "sock", "sk_max_ack_backlog", required;
+            SOCK_DROPS = "sock", "sk_drops.counter", required;
+            SOCK_SHUTDOWN = "sock", "sk_shutdown", required;
             SOCK_ERROR = "sock", "sk_err", required;
             INET_SOURCE_PORT = "inet_sock", "inet_sport", required;
+            QUEUE_SYN_LENGTH = "inet_connection_sock", "icsk_accept_queue.qlen.counter", required;
+            QUEUE_SYN_YOUNG = "inet_connection_sock", "icsk_accept_queue.young.counter", required;
+            QUEUE_DEFER_ACCEPT = "inet_connection_sock", "icsk_accept_queue.rskq_defer_accept", required;
+            QUEUE_ACCEPT_HEAD = "inet_connection_sock", "icsk_accept_queue.rskq_accept_head", required;
+            REQUEST_NEXT = "request_sock", "dl_next", required;
+            REQUEST_CHILD = "request_sock", "sk", required;
+            REQUEST_LISTENER = "request_sock", "__req_common.skc_listener", required;
             NET_INUM = "net", "ns.inum", required;
+            NET_SYNCOOKIES = "net", "ipv4.sysctl_tcp_syncookies", required;
             TCP_BYTES_RECEIVED = "tcp_sock", "bytes_received", required;
             TCP_BYTES_SENT = "tcp_sock", "bytes_sent", required;
             TCP_BYTES_RETRANS = "tcp_sock", "bytes_retrans", required;
@@ -42,6 +53,8 @@ macro_rules! with_offsets {
             TCP_SEGMENTS_IN = "tcp_sock", "segs_in", required;
             TCP_TOTAL_RETRANS = "tcp_sock", "total_retrans", required;
             TCP_LOST = "tcp_sock", "lost", required;
+            TCP_LAST_SENT = "tcp_sock", "lsndtime", required;
+            SKB_PROTOCOL = "sk_buff", "protocol", required;
             TASK_GROUP_LEADER = "task_struct", "group_leader", required;
             TASK_COMM = "task_struct", "comm", required;
             TASK_FILES = "task_struct", "files", required;
@@ -59,26 +72,28 @@ macro_rules! with_offsets {
             DESTROY_RECORD_SOCK = "trace_event_raw_tcp_event_sk", "skaddr", optional;
             MPTCP_FIRST = "mptcp_sock", "first", optional;
             SYSCALL_EXIT_RET = "syscall_trace_exit", "ret", optional;
+            ITER_META_SEQ = "bpf_iter_meta", "seq", required;
         }
     };
 }
 
-/// Calls `$callback!` with every enumerator whose value the kernel side uses: `NAME = "enumerator";`.
+/// Calls `$callback!` with every enumerator whose value the kernel side uses: `NAME = "enumerator", needed;` as above.
 #[macro_export]
 macro_rules! with_enumerators {
     ($callback:ident) => {
         $callback! {
-            TCP_ESTABLISHED = "TCP_ESTABLISHED";
-            TCP_SYN_SENT = "TCP_SYN_SENT";
-            TCP_CLOSE_WAIT = "TCP_CLOSE_WAIT";
-            TCP_CLOSING = "TCP_CLOSING";
-            TCP_FIN_WAIT2 = "TCP_FIN_WAIT2";
-            TCP_FIN_WAIT1 = "TCP_FIN_WAIT1";
-            TCP_LAST_ACK = "TCP_LAST_ACK";
-            TCP_SYN_RECV = "TCP_SYN_RECV";
-            TCP_CLOSE = "TCP_CLOSE";
-            TCP_LISTEN = "TCP_LISTEN";
-            SOCK_DONE = "SOCK_DONE";
+            TCP_ESTABLISHED = "TCP_ESTABLISHED", required;
+            TCP_SYN_SENT = "TCP_SYN_SENT", required;
+            TCP_CLOSE_WAIT = "TCP_CLOSE_WAIT", required;
+            TCP_CLOSING = "TCP_CLOSING", required;
+            TCP_FIN_WAIT2 = "TCP_FIN_WAIT2", required;
+            TCP_FIN_WAIT1 = "TCP_FIN_WAIT1", required;
+            TCP_LAST_ACK = "TCP_LAST_ACK", required;
+            TCP_SYN_RECV = "TCP_SYN_RECV", required;
+            TCP_CLOSE = "TCP_CLOSE", required;
+            TCP_LISTEN = "TCP_LISTEN", required;
+            SOCK_DONE = "SOCK_DONE", required;
+            SKB_DROP_REASON_TCP_LISTEN_OVERFLOW = "SKB_DROP_REASON_TCP_LISTEN_OVERFLOW", optional;
         }
     };
 }
@@ -87,7 +102,8 @@ macro_rules! with_enumerators {
 ///
 /// The prototype is a function or, for a tracepoint, the type `btf_trace_<name>`. The argument is a parameter's name;
 /// `return` for the slot behind the last argument, where an fexit program finds the result; or, since the parameters
-/// of tracepoints have no names, `sock` for the pointer to a socket and `int 0`, `int 1` for the integers in order.
+/// of tracepoints have no names, `sock` for the pointer to a socket, `int 0`, `int 1` for the integers in order, and `enum NAME` for
+/// a value of that enumeration.
 #[macro_export]
 macro_rules! with_arguments {
     ($callback:ident) => {
@@ -101,8 +117,16 @@ macro_rules! with_arguments {
             RECVMSG_RETURN = "tcp_recvmsg", "return";
             SPLICE_READ_SOCKET = "tcp_splice_read", "sock";
             SPLICE_READ_RETURN = "tcp_splice_read", "return";
+            ACCEPT_SK = "inet_csk_accept", "sk";
             ACCEPT_RETURN = "inet_csk_accept", "return";
+            CONN_REQUEST_SK = "tcp_conn_request", "sk";
+            SYN_RECV_V4_SK = "tcp_v4_syn_recv_sock", "sk";
+            SYN_RECV_V6_SK = "tcp_v6_syn_recv_sock", "sk";
+            SYN_RECV_V6_SKB = "tcp_v6_syn_recv_sock", "skb";
             ITER_TCP_SK = "bpf_iter_tcp", "sk_common";
+            ITER_ELEM_META = "bpf_iter_bpf_map_elem", "meta";
+            ITER_ELEM_KEY = "bpf_iter_bpf_map_elem", "key";
+            ITER_ELEM_VALUE = "bpf_iter_bpf_map_elem", "value";
             CONNECT_V4_SK = "tcp_v4_connect", "sk";
             CONNECT_V4_ADDRESS = "tcp_v4_connect", "uaddr";
             CONNECT_V4_RETURN = "tcp_v4_connect", "return";
@@ -120,6 +144,8 @@ macro_rules! with_arguments {
             RECV_LENGTH_SK = "btf_trace_sock_recv_length", "sock";
             RECV_LENGTH_RESULT = "btf_trace_sock_recv_length", "int 0";
             RECV_LENGTH_FLAGS = "btf_trace_sock_recv_length", "int 1";
+            KFREE_SKB_REASON = "btf_trace_kfree_skb", "enum skb_drop_reason";
+            KFREE_SKB_SK = "btf_trace_kfree_skb", "sock";
         }
     };
 }

@@ -8,3 +8,4 @@ pub mod connection;
 pub mod counter;
 pub mod event;
 pub mod kernel;
+pub mod look;

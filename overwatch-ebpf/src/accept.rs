@@ -3,23 +3,24 @@
 use aya_ebpf::{
     EbpfContext as _,
     helpers::bpf_ktime_get_ns,
-    macros::{fexit, kretprobe, tracepoint},
-    programs::{FExitContext, RetProbeContext, TracePointContext},
+    macros::{fexit, kprobe, kretprobe, tracepoint},
+    programs::{FExitContext, ProbeContext, RetProbeContext, TracePointContext},
 };
-use overwatch_common::connection::role;
+use overwatch_common::{connection::role, event::want};
 
 use crate::{
+    bytes,
     changes::{self, Transition},
     ends, entry,
-    kernel::{self, Address, argument},
+    kernel::{self, Address, argument, register},
     maps::{CONNECTIONS, note_full},
     sockets,
     table::Moved,
 };
 
-/// The child's entry belongs to the process that accepts, until another one moves bytes over it.
+/// The child's entry belongs to the process that accepts, until another one moves bytes over it. `listener` is 0 when not known.
 #[inline(always)]
-fn accepted(sock: Address) {
+fn accepted(sock: Address, listener: Address) {
     if sock == 0 || !sockets::is_tcp(sock) {
         return;
     }
@@ -48,6 +49,9 @@ fn accepted(sock: Address) {
         if connection.accepted_ns == 0 {
             connection.accepted_ns = now;
         }
+        if listener != 0 {
+            connection.listener = listener;
+        }
         if connection.remote_port == 0 {
             // With TCP Fast Open it is accepted before it is established.
             sockets::fill_addresses(connection, sock);
@@ -62,14 +66,23 @@ fn accepted(sock: Address) {
 /// fexit of `struct sock *inet_csk_accept(struct sock *sk, ...)`
 #[fexit(function = "inet_csk_accept")]
 pub(crate) fn accept_exit(context: FExitContext) -> i32 {
-    accepted(argument(context.as_ptr(), &kernel::ACCEPT_RETURN));
+    let context = context.as_ptr();
+    accepted(argument(context, &kernel::ACCEPT_RETURN), argument(context, &kernel::ACCEPT_SK));
+    0
+}
+
+/// kprobe of inet_csk_accept, where somebody wants to know which listener a connection is of
+#[kprobe]
+pub(crate) fn accept_enter(context: ProbeContext) -> u32 {
+    bytes::entered(register(context.as_ptr(), &kernel::ACCEPT_SK));
     0
 }
 
 /// kretprobe of inet_csk_accept
 #[kretprobe]
 pub(crate) fn accept_return(context: RetProbeContext) -> u32 {
-    accepted(context.ret::<u64>());
+    let remembered = kernel::WANT_CHANGES.load() == want::SERVING;
+    accepted(context.ret::<u64>(), if remembered { bytes::returned().unwrap_or(0) } else { 0 });
     0
 }
 
@@ -79,9 +92,17 @@ pub(crate) fn accept_syscall(context: TracePointContext) -> u32 {
     // SAFETY: BTF told where the result stands in the record; the verifier checks the bound.
     let result: i64 = unsafe { context.read_at(kernel::SYSCALL_EXIT_RET.load() as usize) }.unwrap_or(-1);
     if result >= 0
-        && let Some(sock) = sockets::of_descriptor(result as u64).and_then(sockets::first_subflow)
+        && let Some(sock) = of_descriptor(result as u64)
     {
-        accepted(sock);
+        let serving = kernel::WANT_CHANGES.load() == want::SERVING;
+        let listener = if serving { of_descriptor(kernel::syscall_arguments().0) } else { None };
+        accepted(sock, listener.unwrap_or(0));
     }
     0
+}
+
+/// Not inlined, since it is called twice.
+#[inline(never)]
+fn of_descriptor(descriptor: u64) -> Option<Address> {
+    sockets::of_descriptor(descriptor).and_then(sockets::first_subflow)
 }

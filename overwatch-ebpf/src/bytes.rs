@@ -81,7 +81,7 @@ const NOT_COUNTED: Address = 1;
 /// Remembers the socket until the call returns. Each thread keeps its slot for its life: finding one costs a third of
 /// making and removing one.
 #[inline(always)]
-fn entered(sock: Address) {
+pub(crate) fn entered(sock: Address) {
     let thread = bpf_get_current_pid_tgid();
     match IN_FLIGHT.get_ptr_mut(thread) {
         // SAFETY: the pointer is from the lookup, and only this thread uses its own slot.
@@ -103,7 +103,7 @@ fn entered(sock: Address) {
 /// It may be that of an earlier call, where the kernel has skipped that one's return and this one's entry: a preemptible kernel skips all
 /// such programs on a CPU where an interrupted task is inside one. See [`accounted`].
 #[inline(always)]
-fn returned() -> Option<Address> {
+pub(crate) fn returned() -> Option<Address> {
     let sock = IN_FLIGHT.get_ptr_mut(bpf_get_current_pid_tgid()).map_or(0, |call| {
         // SAFETY: as in `entered`.
         unsafe { core::mem::replace(&mut (*call).sock, 0) }

@@ -51,6 +51,7 @@ pub(crate) fn create(sock: Address, role: u8, flags: u32, before: &Moved, owner:
         state_ns: 0,
         cgroup_id: 0,
         shares: 0,
+        listener: 0,
         local_addr: [0; 16],
         remote_addr: [0; 16],
         comm: [0; COMM_LEN],

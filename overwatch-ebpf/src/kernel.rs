@@ -12,7 +12,7 @@ macro_rules! offsets {
     };
 }
 macro_rules! enumerators {
-    ($($name:ident = $enumerator:literal;)*) => {
+    ($($name:ident = $enumerator:literal, $needed:ident;)*) => {
         $(#[unsafe(no_mangle)] pub(crate) static $name: Global<u32> = Global::new(ABSENT);)*
     };
 }
@@ -25,7 +25,7 @@ with_offsets!(offsets);
 with_enumerators!(enumerators);
 with_arguments!(arguments);
 
-/// Not 0 when the user side wants to be told of every change of state or owner.
+/// Which changes of state or owner the user side wants to be told of (see `overwatch_common::event::want`).
 #[unsafe(no_mangle)]
 pub(crate) static WANT_CHANGES: Global<u32> = Global::new(0);
 
@@ -80,6 +80,18 @@ pub(crate) fn argument(context: *const core::ffi::c_void, position: &Global<u32>
         4 => load::<32>(context),
         5 => load::<40>(context),
         6 => load::<48>(context),
+        _ => 0,
+    }
+}
+
+/// Loads the pointer at this place of a structure that the verifier knows, so that what is loaded has its type. BTF told the place.
+#[inline(always)]
+pub(crate) fn typed_pointer(structure: u64, offset: &Global<u32>) -> u64 {
+    let structure = structure as *const core::ffi::c_void;
+    match offset.load() {
+        0 => load::<0>(structure),
+        8 => load::<8>(structure),
+        16 => load::<16>(structure),
         _ => 0,
     }
 }

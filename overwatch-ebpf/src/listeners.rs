@@ -45,6 +45,10 @@ pub(crate) fn note(sock: Address, owner: &Owner, since_ns: u64, seen: u8) {
     let mut listener = Listener {
         since_ns,
         cgroup_id: owner.cgroup_id,
+        overflows_syn: 0,
+        overflows_ack: 0,
+        syn_queue_overflows: 0,
+        syn_cookies: 0,
         local_addr: [0; 16],
         comm: owner.comm,
         tgid: owner.tgid,

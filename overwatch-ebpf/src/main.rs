@@ -1,7 +1,8 @@
 //! Kernel side of overwatch: programs that keep the connection table, and nothing else.
 //!
 //! The entry points only find their arguments, by fentry, kprobe or tracepoint: [`bytes`] (sent, received), [`connect`],
-//! [`accept`], [`states`] (transitions, end of life), [`resets`] and [`seed`] (what was there before us). The logic is shared:
+//! [`accept`], [`states`] (transitions, end of life), [`resets`], [`refusals`] (what a full queue refuses), [`seed`] (what was there
+//! before us) and [`look`] (what waits at the listening sockets). The logic is shared:
 //! [`entry`] (how an entry begins), [`table`] (what moves), [`ends`] (its last record), [`listeners`], [`changes`] (telling of
 //! transitions), [`totals`] (the kernel's own counters) and [`sockets`] (what a socket says about itself).
 #![no_std]
@@ -18,7 +19,9 @@ mod ends;
 mod entry;
 mod kernel;
 mod listeners;
+mod look;
 mod maps;
+mod refusals;
 mod resets;
 mod seed;
 mod sockets;

@@ -9,7 +9,7 @@ use overwatch_common::{
 
 use crate::{
     entry::{self, NOBODY},
-    kernel::{self, Address, argument, follow, read},
+    kernel::{self, Address, argument, read},
     listeners,
     maps::{CONNECTIONS, LISTENERS, OWNERS, PLAIN_LISTENERS, audit, count, note_full},
     sockets,
@@ -90,13 +90,11 @@ fn accepted(sock: Address, state: u32) -> u32 {
 /// The process that has the socket open, as far as the user side could see.
 #[inline(always)]
 fn owner_of(sock: Address) -> &'static Owner {
-    let Some(socket) = follow(sock, kernel::SOCK_SOCKET.load()) else {
-        return &NOBODY;
-    };
-    let inode_number: u64 =
-        read(socket - u64::from(kernel::SOCKET_ALLOC_SOCKET.load()), kernel::SOCKET_ALLOC_INODE_NUMBER.load());
-    // SAFETY: the pointer is from the lookup; the user side wrote the table before.
-    OWNERS.get_ptr(inode_number).map_or(&NOBODY, |owner| unsafe { &*owner })
+    match sockets::inode_of(sock) {
+        0 => &NOBODY,
+        // SAFETY: the pointer is from the lookup; the user side wrote the table before.
+        inode_number => OWNERS.get_ptr(inode_number).map_or(&NOBODY, |owner| unsafe { &*owner }),
+    }
 }
 
 /// Without a backlog it is no listener's child, unless of a listener with a backlog of 0, and the walk comes to the

@@ -56,6 +56,21 @@ pub(crate) fn role_of(sock: Address) -> u8 {
     if backlog > 0 { role::SERVER } else { role::UNKNOWN }
 }
 
+/// How many connections were in the accept queue when this one, a child of a listener, was put there: a child has its listener's
+/// number from then, as it has all of its listener (`sk_clone_lock`, net/core/sock.c), and nobody counts in it.
+#[inline(always)]
+pub(crate) fn queued_behind(sock: Address) -> u32 {
+    read(sock, kernel::SOCK_ACK_BACKLOG.load())
+}
+
+/// Inode number of the socket; 0 when no process has it open.
+#[inline(always)]
+pub(crate) fn inode_of(sock: Address) -> u64 {
+    follow(sock, kernel::SOCK_SOCKET.load()).map_or(0, |socket| {
+        read(socket - u64::from(kernel::SOCKET_ALLOC_SOCKET.load()), kernel::SOCKET_ALLOC_INODE_NUMBER.load())
+    })
+}
+
 /// Host order; 0 while the kernel has chosen none. A socket that reaches CLOSE has given its port back, but still says in its headers
 /// which it was (`tcp_set_state`, net/ipv4/tcp.c).
 #[inline(always)]

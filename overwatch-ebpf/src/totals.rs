@@ -109,7 +109,7 @@ pub(crate) fn received(sock: Address) -> u64 {
 
 /// What has arrived and was not read.
 #[inline(always)]
-fn unread(sock: Address) -> u64 {
+pub(crate) fn unread(sock: Address) -> u64 {
     let next_seq: u32 = read(sock, kernel::TCP_RCV_NXT.load());
     let copied_seq: u32 = read(sock, kernel::TCP_COPIED_SEQ.load());
     less(ahead(next_seq, copied_seq), fin_arrived(sock))

@@ -27,7 +27,7 @@ macro_rules! structures {
     };
 }
 macro_rules! enumerators {
-    ($($name:ident = $enumerator:literal;)*) => {
+    ($($name:ident = $enumerator:literal, $needed:ident;)*) => {
         const ENUMERATORS: &[&str] = &[$($enumerator,)*];
     };
 }

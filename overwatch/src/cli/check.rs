@@ -26,7 +26,8 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let root = Path::new("/");
     let host = HostFacts::read(root);
     let capacity = Capacity::new(global.max_connections, global.ring_buffer_bytes);
-    let started = Session::start(&host, root, global.attach.into(), &capacity, Interest::Ends);
+    // The interest that needs most, so that everything is tried.
+    let started = Session::start(&host, root, global.attach.into(), &capacity, Interest::Queues);
     let verdict = match &started {
         Ok(session) => Verdict::Runs {
             attached: session.attached(),

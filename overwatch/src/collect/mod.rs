@@ -3,6 +3,7 @@
 mod audit;
 mod clocks;
 mod processes;
+mod queues;
 mod record;
 mod resets;
 mod sample;
@@ -12,5 +13,6 @@ mod skips;
 mod table;
 
 pub use processes::{ActivityReading, HolderReading, ProcessWatch};
+pub use queues::{ListenerReading, NamespaceReading, WaitingReading};
 pub use sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, Sample};
 pub use session::{Session, SessionError};

@@ -28,7 +28,8 @@ impl Record {
     }
 }
 
-fn read<T: aya::Pod>(bytes: &[u8]) -> Option<T> {
+/// `None` when the bytes are too few.
+pub(super) fn read<T: aya::Pod>(bytes: &[u8]) -> Option<T> {
     // SAFETY: long enough, and every bit pattern is a T (Pod); the read asks for no alignment.
     (bytes.len() >= size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }
@@ -71,16 +72,19 @@ mod tests {
             time_ns: 7,
             since_ns: 6,
             cgroup_id: 9,
+            listener: 10,
+            established_ns: 11,
             local_addr: [1; 16],
             remote_addr: [2; 16],
             comm: [3; 16],
             netns: 8,
             local_port: 80,
             remote_port: 50_000,
+            queued_behind: 12,
             old: 3,
             new: 1,
             role: 2,
-            pad: [0; 5],
+            let_go: 1,
         };
         [(Record::Reset(reset), bytes(reset)), (Record::Change(change), bytes(change))]
     }
@@ -136,7 +140,7 @@ mod tests {
             if let Some(Record::Closed(closed)) = record {
                 assert_eq!(closed.sock.to_ne_bytes(), bytes[8..16]);
                 assert_eq!(closed.connection.created_ns.to_ne_bytes(), bytes[16..24]);
-                assert_eq!(closed.connection.generation.to_ne_bytes(), bytes[276..280]);
+                assert_eq!(closed.connection.generation.to_ne_bytes(), bytes[284..288]);
             }
         }
         assert!(records > 1000, "{records}");

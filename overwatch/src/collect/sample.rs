@@ -8,6 +8,8 @@ use overwatch_common::{
     event::{Change, LostKey, LostSum},
 };
 
+use super::queues::{ListenerReading, NamespaceReading};
+
 /// What a further process has moved over a connection that another process owns.
 #[derive(Clone, Debug)]
 pub struct ProcessShare {
@@ -67,7 +69,7 @@ pub struct Sample {
     /// Connections that ended.
     pub closed: Vec<ClosedConnection>,
     /// What changed in state or owner, in the order in which it happened; only listening sockets unless the session was
-    /// asked for all.
+    /// asked for more.
     pub changes: Vec<Change>,
     /// Sockets for which this end sent a RST after their last record had been handed over, where that was in the sample before.
     /// In this one it is among the record's flags.
@@ -75,8 +77,13 @@ pub struct Sample {
     /// All listening sockets with their kernel addresses: in the first sample, and after changes were lost.
     pub listeners: Option<Vec<(u64, Listener)>>,
     /// The whole connection table with the sockets' addresses: in the first sample and after changes were lost, if the session was asked
-    /// for changes.
+    /// for changes or queues.
     pub table: Option<Vec<(u64, Connection)>>,
+    /// Every listening socket as it was at the end, if the session was asked for queues; `None` when it was not, or this kernel refuses,
+    /// which is then among what the session is degraded by.
+    pub queues: Option<Vec<ListenerReading>>,
+    /// The network namespaces that those are in.
+    pub namespaces: Vec<NamespaceReading>,
     /// What connections whose last records were lost have moved, since the start.
     pub lost: Vec<(LostKey, LostSum)>,
     /// Connections that moved bytes, if the session was asked for rows.

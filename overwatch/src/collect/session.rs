@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use overwatch_common::{
 use super::{
     audit::Audits,
     clocks::{self, monotonic_ns},
+    queues::Queues,
     record::Record,
     resets,
     sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, Sample},
@@ -27,6 +29,7 @@ use crate::{
     kernel::{host::HostFacts, processes},
     probes::{
         attach::{self, Attached, Attempt, Degradation},
+        look::{Look, LookError},
         object::{self, Capacity, Interest},
         plan::{self, Attach, Refusal},
         seed::{self, SeedError, Seeded},
@@ -47,6 +50,9 @@ pub enum SessionError {
     /// The open connections could not be found.
     #[error(transparent)]
     Seed(#[from] SeedError),
+    /// The listening sockets could not be looked at.
+    #[error("cannot look at the listening sockets: {0}")]
+    Look(#[from] io::Error),
     /// A map could not be read or written.
     #[error("cannot read what the kernel side has counted: {0}")]
     Map(#[from] MapError),
@@ -69,6 +75,7 @@ pub struct Session {
     shares: ShareIndex,
     pub(super) pending: Pending,
     interest: Interest,
+    queues: Option<Queues>,
     pub(super) audits: Audits,
     skips: SkipWatch,
     pub(super) root: PathBuf,
@@ -110,7 +117,7 @@ impl Session {
         interest: Interest,
     ) -> Result<Self, SessionError> {
         let facts = plan::prerequisites(host)?;
-        let plans = plan::plan(host, facts, wanted);
+        let plans = plan::plan(host, facts, wanted, interest);
         raise_memlock_limit();
         // In a container's pid namespace the numbers in /proc are not those that the kernel side sees.
         let owners = if host.initial_pid_namespace { processes::socket_owners(root) } else { HashMap::new() };
@@ -122,12 +129,21 @@ impl Session {
                 "overwatch check shows what this host offers",
             )
         })?;
+        let look = (interest == Interest::Queues).then(|| Look::prepare(&mut ebpf, &btf));
         // Before anything moves: an entry that is announced in no epoch would wait for its next bytes.
         let mut maps = Maps::take(&mut ebpf)?;
         maps.set_epoch(FIRST_EPOCH)?;
         let mut attached = attach::attach(&mut ebpf, &btf, &plans, wanted)
             .map_err(|(refusal, attempts)| SessionError::Refused { refusal, attempts })?;
         attached.degradations.extend((!host.initial_pid_namespace).then(other_pid_namespace));
+        let queues = match look {
+            Some(Ok(look)) => Some(Queues::new(look)),
+            Some(Err(error)) => {
+                attached.degradations.push(no_look(&error));
+                None
+            }
+            None => None,
+        };
         let seeded = seed::seed(&mut ebpf, &btf, root, owners)?;
         drop(btf);
         give_back_memory();
@@ -141,6 +157,7 @@ impl Session {
             shares: ShareIndex::default(),
             pending: Pending::default(),
             interest,
+            queues,
             audits: Audits::default(),
             skips: SkipWatch::default(),
             root: root.to_owned(),
@@ -258,13 +275,20 @@ impl Session {
         let orphans = self.take_orphans()?;
         let present = if read_all { Some(self.note_whole_table()?) } else { None };
         let listeners = if anew { Some(self.maps.listeners.iter().collect::<Result<Vec<_>, _>>()?) } else { None };
-        let table = if anew && self.interest == Interest::Changes {
+        let table = if anew && self.interest.needs_table() {
             Some(self.maps.connections.iter().collect::<Result<Vec<_>, _>>()?)
         } else {
             None
         };
         let lost = self.maps.lost.iter().collect::<Result<Vec<_>, _>>()?;
         let open = if rows { self.read_active()? } else { Vec::new() };
+        let (queues, namespaces) = match &mut self.queues {
+            Some(queues) => {
+                let (listeners, namespaces) = queues.read(&self.root)?;
+                (Some(listeners), namespaces)
+            }
+            None => (None, Vec::new()),
+        };
         let elapsed = Duration::from_nanos(now.monotonic_ns.saturating_sub(self.last_ns));
         self.last_ns = now.monotonic_ns;
         Ok(Sample {
@@ -276,6 +300,8 @@ impl Session {
             resets: std::mem::take(&mut self.pending.resets),
             listeners,
             table,
+            queues,
+            namespaces,
             lost,
             open,
             orphans,
@@ -410,6 +436,10 @@ fn give_back_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+fn no_look(error: &LookError) -> Degradation {
+    Degradation { what: "iter:bpf_map_elem".to_owned(), why: attach::cause(error).line, loss: Look::LOSS }
 }
 
 fn other_pid_namespace() -> Degradation {

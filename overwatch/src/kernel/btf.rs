@@ -71,6 +71,8 @@ pub enum Shape {
     Pointer(String),
     /// An integer of this many bytes.
     Integer(u32),
+    /// A value of the enumeration of this name.
+    Enumeration(String),
     /// Anything else.
     Other,
 }
@@ -248,6 +250,7 @@ impl<'a> Btf<'a> {
                     (target.kind == kind::STRUCT).then(|| Some(Shape::Pointer(self.string(target.name)?.to_owned())))?
                 }
                 kind::INT => Some(Shape::Integer(item.size_or_type)),
+                kind::ENUM => Some(Shape::Enumeration(self.string(item.name)?.to_owned())),
                 _ => None,
             }
         };

@@ -23,6 +23,7 @@ struct OffsetFact {
 struct EnumeratorFact {
     global: &'static str,
     enumerator: &'static str,
+    required: bool,
 }
 
 struct ArgumentFact {
@@ -47,9 +48,10 @@ macro_rules! needed {
     };
 }
 macro_rules! enumerators {
-    ($($name:ident = $enumerator:literal;)*) => {
-        const ENUMERATORS: &[EnumeratorFact] =
-            &[$(EnumeratorFact { global: stringify!($name), enumerator: $enumerator },)*];
+    ($($name:ident = $enumerator:literal, $needed:ident;)*) => {
+        const ENUMERATORS: &[EnumeratorFact] = &[$(EnumeratorFact {
+            global: stringify!($name), enumerator: $enumerator, required: needed!($needed),
+        },)*];
     };
 }
 macro_rules! arguments {
@@ -94,7 +96,7 @@ impl KernelFacts {
         }
         for fact in ENUMERATORS {
             let value = btf.enumerator(fact.enumerator);
-            if value.is_none() {
+            if value.is_none() && fact.required {
                 facts.missing.push(format!("enumerator {}", fact.enumerator));
             }
             facts.globals.insert(fact.global, value.unwrap_or(ABSENT));
@@ -119,6 +121,11 @@ impl KernelFacts {
     /// True when this kernel has the tracepoint.
     pub fn has_tracepoint(&self, name: &str) -> bool {
         self.prototypes.iter().any(|prototype| prototype.strip_prefix("btf_trace_") == Some(name))
+    }
+
+    /// True when this kernel has what the global stands for.
+    pub fn has(&self, global: &str) -> bool {
+        self.globals.get(global).is_some_and(|value| *value != ABSENT)
     }
 
     /// The arguments of a function or tracepoint that could not be found although it exists: its prototype is not
@@ -147,6 +154,9 @@ fn position(parameters: &[Parameter], argument: &str) -> Option<u32> {
         let number: usize = number.parse().ok()?;
         let integers = parameters.iter().enumerate().filter(|(_, parameter)| parameter.shape == Shape::Integer(4));
         integers.map(|(index, _)| index).nth(number)
+    } else if let Some(name) = argument.strip_prefix("enum ") {
+        let enumeration = Shape::Enumeration(name.to_owned());
+        parameters.iter().position(|parameter| parameter.shape == enumeration)
     } else {
         parameters.iter().position(|parameter| parameter.name == argument)
     };

@@ -34,6 +34,8 @@ pub(crate) fn sample() -> Sample {
         resets: Vec::new(),
         listeners: None,
         table: None,
+        queues: None,
+        namespaces: Vec::new(),
         lost: Vec::new(),
     }
 }
@@ -56,16 +58,19 @@ pub(crate) fn change(sock: u64, created_ns: u64, time_ns: u64, (old, new): (u8, 
         time_ns,
         since_ns: 0,
         cgroup_id: 9,
+        listener: 0,
+        established_ns: 0,
         local_addr: bytes("10.0.0.1"),
         remote_addr: bytes("10.0.0.2"),
         comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",
         netns: 7,
         local_port: 80,
         remote_port: 50_000,
+        queued_behind: 0,
         old,
         new,
         role: role::SERVER,
-        pad: [0; 5],
+        let_go: 0,
     }
 }
 
@@ -74,6 +79,10 @@ pub(crate) fn listener(since_ns: u64, local_addr: &str) -> Listener {
     Listener {
         since_ns,
         cgroup_id: 9,
+        overflows_syn: 0,
+        overflows_ack: 0,
+        syn_queue_overflows: 0,
+        syn_cookies: 0,
         local_addr: bytes(local_addr),
         comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",
         tgid: 42,
@@ -243,6 +252,7 @@ pub(crate) fn connection(tgid: u32, sent: u64, received: u64) -> Connection {
         state_ns: 0,
         cgroup_id: 9,
         shares: 0,
+        listener: 0,
         local_addr: [0; 16],
         remote_addr: [0; 16],
         comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",

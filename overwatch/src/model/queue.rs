@@ -192,7 +192,7 @@ pub struct Queue {
 }
 
 /// At most so many waiting clients are shown by name: the kernel side walks no further.
-pub const MOST_WAITING: usize = 64;
+pub use overwatch_common::look::MOST_WAITING;
 
 impl Queue {
     /// How long the client has waited that came first; `None` when there is none or it is not known.

@@ -181,15 +181,19 @@ enum AttachError {
     NoProgram(&'static str),
     #[error("the thread that mounts tracefs failed")]
     Thread,
-    #[error(transparent)]
+    // Not transparent: `cause` looks for the library's error among the sources.
+    #[error("{0}")]
     Program(#[from] ProgramError),
 }
 
 /// The verifier's last lines are statistics; what it objects to stands before them.
 const STATISTICS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
 
-fn cause(error: &AttachError) -> Cause {
-    if let AttachError::Program(ProgramError::LoadError { io_error, verifier_log }) = error {
+/// What an error says, with its causes. For one of the verifier's: what it objects to.
+pub(crate) fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let program = causes.find_map(|error| error.downcast_ref::<ProgramError>());
+    if let Some(ProgramError::LoadError { io_error, verifier_log }) = program {
         let verifier_log = verifier_log.to_string();
         let says_something = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
         let said = verifier_log.lines().rev().find(says_something);
@@ -239,7 +243,10 @@ fn degradations(plan: &TierPlan, attempt: Option<&Attempt>) -> Vec<Degradation> 
     });
     let hooks =
         absent.chain(refused).map(|(hook, why)| Degradation { what: hook.target.to_string(), why, loss: hook.loss });
-    let limits = TIER_LIMITS.iter().filter(|(tier, _)| *tier == plan.tier).map(|(tier, loss)| Degradation {
+    let limits = TIER_LIMITS
+        .iter()
+        .filter(|(tier, interest, _)| *tier == plan.tier && interest.is_none_or(|interest| interest == plan.interest));
+    let limits = limits.map(|(tier, _, loss)| Degradation {
         what: format!("{tier} tier"),
         why: "a limit of this way to attach".to_owned(),
         loss,

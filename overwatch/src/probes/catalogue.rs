@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::object::Interest;
+
 /// A way to see the bytes. All tiers give the same answers; they differ in cost and in what the kernel must offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
@@ -97,12 +99,16 @@ pub enum Need {
 pub struct Hook {
     /// The tier it belongs to; `None` for those that every tier has.
     pub tier: Option<Tier>,
+    /// The interest that it is for; `None` for those that everybody needs.
+    pub interest: Option<Interest>,
     /// The program's name in the object.
     pub program: &'static str,
     /// Where it goes.
     pub target: Target,
     /// What if it cannot go there.
     pub need: Need,
+    /// The fact about the kernel without which it would be of no use (`overwatch_common::kernel`), beside its arguments.
+    pub fact: Option<&'static str>,
     /// What it tells.
     pub signal: &'static str,
     /// What the user loses without it.
@@ -117,6 +123,11 @@ const NOT_AGAIN: &str =
 const NO_RESETS: &str = "a reset of data for a socket that its process had closed is taken for the peer's";
 const NO_CONNECT: &str =
     "connects that fail before anything is sent (no route, no port left) are not seen, or without a reason";
+const NO_LISTENER: &str = "which of several listening sockets at one address an accepted connection is of is not known";
+const NO_SYN_REFUSALS: &str = "connections that a listening socket refuses at their first packet are worked out from the drops of the \
+    socket and the overflows of its network namespace, and its SYN cookies are not counted";
+const NO_ACK_REFUSALS: &str = "connections that a listening socket refuses at the last packet of the handshake are worked out from the \
+    drops of the socket and the overflows of its network namespace";
 const ALL: &str = "nothing works without it";
 
 const fn hook(
@@ -127,11 +138,20 @@ const fn hook(
     signal: &'static str,
     loss: &'static str,
 ) -> Hook {
-    Hook { tier: Some(tier), program, target, need, signal, loss }
+    Hook { tier: Some(tier), ..common(program, target, need, signal, loss) }
 }
 
 const fn common(program: &'static str, target: Target, need: Need, signal: &'static str, loss: &'static str) -> Hook {
-    Hook { tier: None, program, target, need, signal, loss }
+    Hook { tier: None, interest: None, program, target, need, fact: None, signal, loss }
+}
+
+/// A hook that only those pay for who ask for queues.
+const fn queues(hook: Hook) -> Hook {
+    Hook { interest: Some(Interest::Queues), ..hook }
+}
+
+const fn needing(fact: &'static str, hook: Hook) -> Hook {
+    Hook { fact: Some(fact), ..hook }
 }
 
 use Need::{Required, Wanted, WhereItExists};
@@ -154,6 +174,9 @@ pub const HOOKS: &[Hook] = &[
     hook(Tier::Fentry, "accept_exit", Fexit("inet_csk_accept"), Wanted, "accepted", NO_ACCEPT),
     hook(Tier::Fentry, "connect_v4_exit", Fexit("tcp_v4_connect"), Wanted, "failed connects", NO_CONNECT),
     hook(Tier::Fentry, "connect_v6_exit", Fexit("tcp_v6_connect"), Wanted, "failed connects", NO_CONNECT),
+    queues(hook(Tier::Fentry, "syn_received", Kprobe("tcp_conn_request"), Wanted, "refused SYNs", NO_SYN_REFUSALS)),
+    queues(hook(Tier::Fentry, "last_ack_v4", Kprobe("tcp_v4_syn_recv_sock"), Wanted, "refused ACKs", NO_ACK_REFUSALS)),
+    queues(hook(Tier::Fentry, "last_ack_v6", Kprobe("tcp_v6_syn_recv_sock"), Wanted, "refused ACKs", NO_ACK_REFUSALS)),
 
     hook(Tier::Kprobe, "thread_ended", BtfTracepoint("sched_process_exit"), Required, "end of a thread", ALL),
     hook(Tier::Kprobe, "sendmsg_enter", Kprobe("tcp_sendmsg"), Required, "bytes sent", ALL),
@@ -164,21 +187,28 @@ pub const HOOKS: &[Hook] = &[
     hook(Tier::Kprobe, "recvmsg_return", Kretprobe("tcp_recvmsg"), Required, "bytes received", ALL),
     hook(Tier::Kprobe, "splice_read_enter", Kprobe("tcp_splice_read"), Wanted, "bytes received", NO_SPLICE),
     hook(Tier::Kprobe, "splice_read_return", Kretprobe("tcp_splice_read"), Wanted, "bytes received", NO_SPLICE),
+    queues(hook(Tier::Kprobe, "accept_enter", Kprobe("inet_csk_accept"), Wanted, "accepted", NO_LISTENER)),
     hook(Tier::Kprobe, "accept_return", Kretprobe("inet_csk_accept"), Wanted, "accepted", NO_ACCEPT),
     hook(Tier::Kprobe, "connect_v4_enter", Kprobe("tcp_v4_connect"), Wanted, "failed connects", NO_CONNECT),
     hook(Tier::Kprobe, "connect_return", Kretprobe("tcp_v4_connect"), Wanted, "failed connects", NO_CONNECT),
     hook(Tier::Kprobe, "connect_v6_enter", Kprobe("tcp_v6_connect"), Wanted, "failed connects", NO_CONNECT),
     hook(Tier::Kprobe, "connect_return", Kretprobe("tcp_v6_connect"), Wanted, "failed connects", NO_CONNECT),
+    queues(hook(Tier::Kprobe, "syn_received", Kprobe("tcp_conn_request"), Wanted, "refused SYNs", NO_SYN_REFUSALS)),
+    queues(hook(Tier::Kprobe, "last_ack_v4", Kprobe("tcp_v4_syn_recv_sock"), Wanted, "refused ACKs", NO_ACK_REFUSALS)),
+    queues(hook(Tier::Kprobe, "last_ack_v6", Kprobe("tcp_v6_syn_recv_sock"), Wanted, "refused ACKs", NO_ACK_REFUSALS)),
 
     hook(Tier::Tracepoint, "send_length", BtfTracepoint("sock_send_length"), Required, "bytes sent", ALL),
     hook(Tier::Tracepoint, "recv_length", BtfTracepoint("sock_recv_length"), Required, "bytes received", ALL),
     hook(Tier::Tracepoint, "accept_syscall", Tracepoint("syscalls", "sys_exit_accept4"), Wanted, "accepted", NO_ACCEPT),
     hook(Tier::Tracepoint, "accept_syscall", Tracepoint("syscalls", "sys_exit_accept"), Wanted, "accepted", NO_ACCEPT),
     hook(Tier::Tracepoint, "connect_syscall", Tracepoint("syscalls", "sys_exit_connect"), Wanted, "failed connects", NO_CONNECT),
+    queues(needing("SKB_DROP_REASON_TCP_LISTEN_OVERFLOW",
+        hook(Tier::Tracepoint, "packet_dropped", BtfTracepoint("kfree_skb"), Wanted, "refused ACKs", NO_ACK_REFUSALS))),
 ];
 
-/// What a whole tier cannot see, whatever attaches.
-pub const TIER_LIMITS: &[(Tier, &str)] = &[(Tier::Tracepoint, NO_SPLICE)];
+/// What a whole tier cannot see, whatever attaches, and the interest that it is for; `None` for everybody's.
+pub const TIER_LIMITS: &[(Tier, Option<Interest>, &str)] =
+    &[(Tier::Tracepoint, None, NO_SPLICE), (Tier::Tracepoint, Some(Interest::Queues), NO_SYN_REFUSALS)];
 
 /// What a kretprobe loses that could not be given more than the kernel's usual number of calls.
 pub const FEW_RETURNS: &str = "of one function at most max(10, 2 x CPUs) calls are followed at a time; the bytes of calls \

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod catalogue;
 pub mod kretprobe;
+pub mod look;
 pub mod object;
 pub mod plan;
 pub mod seed;

@@ -1,7 +1,7 @@
 //! Loading the kernel side's object: maps sized, globals set, no program loaded yet.
 
 use aya::{Ebpf, EbpfLoader};
-use overwatch_common::counter::COUNTERS;
+use overwatch_common::{counter::COUNTERS, event::want};
 
 use crate::kernel::facts::KernelFacts;
 
@@ -80,6 +80,24 @@ pub enum Interest {
     Ends,
     /// Every change of state or owner.
     Changes,
+    /// What waits at the listening sockets, sample by sample, what they refuse, and which changes say who is served.
+    Queues,
+}
+
+impl Interest {
+    /// The changes of connections that the kernel side is to tell of.
+    fn changes(self) -> u32 {
+        match self {
+            Self::Rows | Self::Ends => want::NOTHING,
+            Self::Changes => want::ALL,
+            Self::Queues => want::SERVING,
+        }
+    }
+
+    /// True when whoever follows the changes needs the table of connections to begin with.
+    pub fn needs_table(self) -> bool {
+        self.changes() != want::NOTHING
+    }
 }
 
 /// Creates the maps and prepares the programs.
@@ -90,7 +108,7 @@ pub fn load(
     owners: usize,
 ) -> Result<Ebpf, aya::EbpfError> {
     let mut loader = EbpfLoader::new();
-    let want_changes = u32::from(interest == Interest::Changes);
+    let want_changes = interest.changes();
     loader.override_global("WANT_CHANGES", &want_changes, true);
     for (name, value) in &facts.globals {
         loader.override_global(name, value, true);

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::catalogue::{HOOKS, Hook, Need, Target, Tier};
+use super::{
+    catalogue::{HOOKS, Hook, Need, Target, Tier},
+    object::Interest,
+};
 use crate::kernel::{facts::KernelFacts, host::HostFacts};
 
 #[cfg(test)]
@@ -43,6 +46,8 @@ pub enum Absence {
     StrangePrototype(Vec<&'static str>),
     /// This kernel cannot place kprobes.
     NoKprobes,
+    /// It has, without a fact that the hook would be of no use without.
+    NoFact(&'static str),
 }
 
 impl fmt::Display for Absence {
@@ -53,6 +58,7 @@ impl fmt::Display for Absence {
                 write!(f, "this kernel's prototype has no argument {}", arguments.join(", "))
             }
             Self::NoKprobes => f.write_str("this kernel is built without kprobes"),
+            Self::NoFact(fact) => write!(f, "this kernel has no {fact}"),
         }
     }
 }
@@ -62,6 +68,8 @@ impl fmt::Display for Absence {
 pub struct TierPlan {
     /// The tier.
     pub tier: Tier,
+    /// What it is for.
+    pub interest: Interest,
     /// Hooks to attach, in order.
     pub hooks: Vec<Hook>,
     /// Hooks that this host cannot have, although the tier may work.
@@ -99,16 +107,19 @@ pub fn prerequisites(host: &HostFacts) -> Result<&KernelFacts, Refusal> {
     }
 }
 
-/// The tiers to try, in order.
-pub fn plan(host: &HostFacts, facts: &KernelFacts, attach: Attach) -> Vec<TierPlan> {
+/// The tiers to try, in order, with the hooks that this interest needs.
+pub fn plan(host: &HostFacts, facts: &KernelFacts, attach: Attach, interest: Interest) -> Vec<TierPlan> {
     let wanted = |tier: &Tier| attach == Attach::Auto || attach == Attach::Only(*tier);
-    Tier::ALL.into_iter().filter(wanted).map(|tier| plan_tier(host, facts, tier)).collect()
+    Tier::ALL.into_iter().filter(wanted).map(|tier| plan_tier(host, facts, tier, interest)).collect()
 }
 
-fn plan_tier(host: &HostFacts, facts: &KernelFacts, tier: Tier) -> TierPlan {
-    let mut plan = TierPlan { tier, hooks: Vec::new(), absent: Vec::new(), impossible: None };
-    for hook in HOOKS.iter().filter(|hook| hook.tier.is_none_or(|of| of == tier)) {
-        match (absence(host, facts, hook.target), hook.need) {
+fn plan_tier(host: &HostFacts, facts: &KernelFacts, tier: Tier, interest: Interest) -> TierPlan {
+    let mut plan = TierPlan { tier, interest, hooks: Vec::new(), absent: Vec::new(), impossible: None };
+    let wanted = |hook: &&Hook| {
+        hook.tier.is_none_or(|of| of == tier) && hook.interest.is_none_or(|interest_of| interest_of == interest)
+    };
+    for hook in HOOKS.iter().filter(wanted) {
+        match (absence(host, facts, hook), hook.need) {
             (None, _) => plan.hooks.push(*hook),
             (Some(Absence::NotInKernel), Need::WhereItExists) => {}
             (Some(absence), Need::Wanted) => plan.absent.push((*hook, absence)),
@@ -120,8 +131,8 @@ fn plan_tier(host: &HostFacts, facts: &KernelFacts, tier: Tier) -> TierPlan {
     plan
 }
 
-fn absence(host: &HostFacts, facts: &KernelFacts, target: Target) -> Option<Absence> {
-    let (prototype, exists) = match target {
+fn absence(host: &HostFacts, facts: &KernelFacts, hook: &Hook) -> Option<Absence> {
+    let (prototype, exists) = match hook.target {
         Target::Kprobe(_) | Target::Kretprobe(_) if !host.kprobes => return Some(Absence::NoKprobes),
         Target::Fexit(name) | Target::Kprobe(name) | Target::Kretprobe(name) => {
             (name.to_owned(), facts.has_function(name))
@@ -132,6 +143,11 @@ fn absence(host: &HostFacts, facts: &KernelFacts, target: Target) -> Option<Abse
     };
     if !exists {
         return Some(Absence::NotInKernel);
+    }
+    if let Some(fact) = hook.fact
+        && !facts.has(fact)
+    {
+        return Some(Absence::NoFact(fact));
     }
     let strange = facts.strange_arguments(&prototype);
     (!strange.is_empty()).then_some(Absence::StrangePrototype(strange))

@@ -9,7 +9,7 @@ use crate::{
     kernel::host::HostFacts,
     probes::{
         attach::{Attached, Attempt, Degradation, Outcome},
-        object::Capacity,
+        object::{Capacity, Interest},
         plan::{self, Attach, Refusal, TierPlan},
         seed::Seeded,
     },
@@ -142,9 +142,10 @@ fn facts(report: &Report<'_>) -> Vec<Line> {
     ]
 }
 
-/// Plans of this host; empty when it fails the prerequisites.
+/// Plans of this host, for the interest that needs most; empty when it fails the prerequisites.
 fn plans(report: &Report<'_>) -> Vec<TierPlan> {
-    plan::prerequisites(report.host).map_or_else(|_| Vec::new(), |facts| plan::plan(report.host, facts, report.wanted))
+    plan::prerequisites(report.host)
+        .map_or_else(|_| Vec::new(), |facts| plan::plan(report.host, facts, report.wanted, Interest::Queues))
 }
 
 fn degradations<'a>(report: &'a Report<'a>) -> &'a [Degradation] {

@@ -24,10 +24,21 @@ const FACTS: &[(&str, [u32; 5])] = &[
     ("SOCK_FLAGS", [96; 5]),
     ("SOCK_PROTOCOL", [540, 516, 574, 532, 540]),
     ("SOCK_SOCKET", [640, 624, 288, 288, 288]),
+    ("SOCK_ACK_BACKLOG", [576, 552, 604, 600, 616]),
     ("SOCK_MAX_ACK_BACKLOG", [580, 556, 608, 604, 620]),
+    ("SOCK_DROPS", [168, 184, 136, 136, 136]),
+    ("SOCK_SHUTDOWN", [626, 610, 571, 575, 591]),
     ("SOCK_ERROR", [568, 544, 284, 284, 284]),
     ("INET_SOURCE_PORT", [776, 804, 798, 814, 830]),
+    ("QUEUE_SYN_LENGTH", [980, 1004, 1004, 1024, 1056]),
+    ("QUEUE_SYN_YOUNG", [984, 1008, 1008, 1028, 1060]),
+    ("QUEUE_DEFER_ACCEPT", [972, 996, 996, 1020, 1052]),
+    ("QUEUE_ACCEPT_HEAD", [992, 1016, 1016, 1032, 1064]),
+    ("REQUEST_NEXT", [136; 5]),
+    ("REQUEST_CHILD", [200; 5]),
+    ("REQUEST_LISTENER", [96; 5]),
     ("NET_INUM", [136, 144, 136, 176, 280]),
+    ("NET_SYNCOOKIES", [979, 1123, 1231, 1343, 1535]),
     ("TCP_BYTES_RECEIVED", [1400, 1448, 1784, 1752, 1864]),
     ("TCP_BYTES_SENT", [1440, 1488, 1608, 1544, 1616]),
     ("TCP_BYTES_RETRANS", [2088, 2136, 2208, 2192, 2296]),
@@ -42,6 +53,8 @@ const FACTS: &[(&str, [u32; 5])] = &[
     ("TCP_SEGMENTS_IN", [1408, 1456, 1792, 1760, 1852]),
     ("TCP_TOTAL_RETRANS", [2096, 2144, 2216, 2200, 2304]),
     ("TCP_LOST", [1768, 1816, 1500, 1488, 1528]),
+    ("TCP_LAST_SENT", [1472, 1520, 1644, 1584, 1676]),
+    ("SKB_PROTOCOL", [176, 180, 180, 176, 180]),
     ("TASK_GROUP_LEADER", [2296, 2480, 2496, 1328, 2872]),
     ("TASK_COMM", [2736, 2976, 2976, 1752, 3344]),
     ("TASK_FILES", [2808, 3048, 3048, 1824, 3416]),
@@ -59,6 +72,7 @@ const FACTS: &[(&str, [u32; 5])] = &[
     ("DESTROY_RECORD_SOCK", [8; 5]),
     ("MPTCP_FIRST", [NO, 1736, 1744, 1712, 1744]),
     ("SYSCALL_EXIT_RET", [16; 5]),
+    ("ITER_META_SEQ", [0; 5]),
 
     ("TCP_ESTABLISHED", [1; 5]),
     ("TCP_SYN_SENT", [2; 5]),
@@ -71,6 +85,7 @@ const FACTS: &[(&str, [u32; 5])] = &[
     ("TCP_LISTEN", [10; 5]),
     ("TCP_CLOSING", [11; 5]),
     ("SOCK_DONE", [1; 5]),
+    ("SKB_DROP_REASON_TCP_LISTEN_OVERFLOW", [NO, NO, NO, 40, 40]),
 
     ("SENDMSG_SK", [0; 5]),
     ("SENDMSG_RETURN", [3; 5]),
@@ -81,8 +96,16 @@ const FACTS: &[(&str, [u32; 5])] = &[
     ("RECVMSG_RETURN", [6, 5, 5, 4, 4]),
     ("SPLICE_READ_SOCKET", [0; 5]),
     ("SPLICE_READ_RETURN", [5; 5]),
+    ("ACCEPT_SK", [0; 5]),
     ("ACCEPT_RETURN", [4, 4, 2, 2, 2]),
+    ("CONN_REQUEST_SK", [2; 5]),
+    ("SYN_RECV_V4_SK", [0; 5]),
+    ("SYN_RECV_V6_SK", [0; 5]),
+    ("SYN_RECV_V6_SKB", [1; 5]),
     ("ITER_TCP_SK", [1; 5]),
+    ("ITER_ELEM_META", [0; 5]),
+    ("ITER_ELEM_KEY", [2; 5]),
+    ("ITER_ELEM_VALUE", [3; 5]),
     ("CONNECT_V4_SK", [0; 5]),
     ("CONNECT_V4_ADDRESS", [1; 5]),
     ("CONNECT_V4_RETURN", [3; 5]),
@@ -100,6 +123,8 @@ const FACTS: &[(&str, [u32; 5])] = &[
     ("RECV_LENGTH_SK", [NO, NO, 0, 0, 0]),
     ("RECV_LENGTH_RESULT", [NO, NO, 1, 1, 1]),
     ("RECV_LENGTH_FLAGS", [NO, NO, 2, 2, 2]),
+    ("KFREE_SKB_REASON", [NO, 2, 2, 2, 2]),
+    ("KFREE_SKB_SK", [NO, NO, 3, 3, 3]),
 ];
 
 fn facts_of(builder: &Builder) -> KernelFacts {
@@ -133,6 +158,10 @@ fn functions_and_tracepoints_are_there_where_they_are_known_to_be() {
             ("tcp_recvmsg", true),
             ("tcp_splice_read", true),
             ("inet_csk_accept", true),
+            ("tcp_conn_request", true),
+            ("tcp_v4_syn_recv_sock", true),
+            ("tcp_v6_syn_recv_sock", true),
+            ("bpf_iter_bpf_map_elem", true),
             ("tcp_v4_connect", true),
             ("tcp_v6_connect", true),
             ("bpf_iter_tcp", true),
@@ -175,6 +204,7 @@ fn what_is_missing_is_named_unless_it_is_optional() {
         "trace_event_raw_tcp_event_sk",
         "mptcp_sock",
         "syscall_trace_exit",
+        "SKB_DROP_REASON_TCP_LISTEN_OVERFLOW",
     ] {
         assert!(!facts.missing.iter().any(|missing| missing.contains(optional)), "{optional}");
     }
@@ -213,7 +243,8 @@ fn fields_of_records_are_found_wherever_they_stand_and_any_may_be_missing() {
     }
 }
 
-/// A kernel with the function or tracepoint `name`, which has these parameters: `sock`, another pointer, an int, a long.
+/// A kernel with the function or tracepoint `name`, which has these parameters: `sock`, another pointer, an int, a long, the reason
+/// of a drop, another enumeration.
 fn with_prototype(name: &str, parameters: &[(&str, char)]) -> KernelFacts {
     let mut builder = Builder::new();
     let sock = builder.structure("sock", &[]);
@@ -223,10 +254,14 @@ fn with_prototype(name: &str, parameters: &[(&str, char)]) -> KernelFacts {
     let int = builder.add(kind::INT, "int", 4, 0, &[32]);
     let int = builder.add(kind::CONST, "", int, 0, &[]);
     let long = builder.add(kind::INT, "long", 8, 0, &[64]);
+    let reason = builder.add(kind::ENUM, "skb_drop_reason", 4, 0, &[]);
+    let other_enum = builder.add(kind::ENUM, "sk_rst_reason", 4, 0, &[]);
     let numbered = |kind| match kind {
         's' => sock,
         'i' => int,
         'l' => long,
+        'r' => reason,
+        'e' => other_enum,
         _ => void,
     };
     let parameters: Vec<_> = parameters.iter().map(|(name, kind)| (*name, numbered(*kind))).collect();
@@ -266,6 +301,20 @@ fn arguments_of_tracepoints_are_found_by_what_they_are() {
             assert_eq!(facts.strange_arguments(&prototype), strange, "{name} {parameters:?}");
             assert!(facts.has_tracepoint(name), "{name} {parameters:?}");
         }
+    }
+    let (reason, other_enum) = (("", 'r'), ("", 'e'));
+    for (parameters, positions, strange) in [
+        (&[hidden, other, other, reason, sock][..], [2, 3], vec![]),
+        (&[hidden, sock, other_enum, int, reason], [3, 0], vec![]),
+        // As before Linux 6.11, before 5.17, and with the reason as a number.
+        (&[hidden, other, other, reason], [2, NO], vec!["sock"]),
+        (&[hidden, other, other], [NO, NO], vec!["enum skb_drop_reason", "sock"]),
+        (&[hidden, other, other_enum, int, sock], [NO, 3], vec!["enum skb_drop_reason"]),
+    ] {
+        let facts = with_prototype("btf_trace_kfree_skb", parameters);
+        let found = ["KFREE_SKB_REASON", "KFREE_SKB_SK"].map(|global| facts.globals[global]);
+        assert_eq!(found, positions, "{parameters:?}");
+        assert_eq!(facts.strange_arguments("btf_trace_kfree_skb"), strange, "{parameters:?}");
     }
     // One that is asked for nothing but its socket has nothing else to be strange about.
     for (name, global) in [

@@ -72,6 +72,10 @@ fn listener(addr: [u8; 16], tgid: u32) -> Listener {
     Listener {
         since_ns: ms(1000),
         cgroup_id: 4,
+        overflows_syn: 0,
+        overflows_ack: 0,
+        syn_queue_overflows: 0,
+        syn_cookies: 0,
         local_addr: addr,
         comm,
         tgid,

@@ -31,7 +31,7 @@ fn facts(kernel: &str) -> KernelFacts {
 
 fn plans(facts: KernelFacts, kprobes: bool, attach: Attach) -> Vec<TierPlan> {
     let host = host(facts, kprobes);
-    plan(&host, prerequisites(&host).unwrap(), attach)
+    plan(&host, prerequisites(&host).unwrap(), attach, Interest::Rows)
 }
 
 /// The hooks of a plan as `program@target`.
@@ -132,14 +132,73 @@ fn every_plan_has_its_hooks_in_order_and_sendpage_only_where_it_exists() {
     }
 }
 
+/// What the plans for queues have beside those for rows, and what they do without.
 #[test]
-fn entry_probes_stand_before_the_return_probes_of_the_same_function() {
-    for (index, hook) in HOOKS.iter().enumerate() {
-        if let Target::Kprobe(function) = hook.target {
-            let back = HOOKS.iter().position(|other| other.target == Target::Kretprobe(function));
-            assert_eq!(back, Some(index + 1), "{function}");
+fn hooks_for_queues_are_in_plans_for_queues_only() {
+    const REFUSALS: [&str; 3] = [
+        "syn_received@kprobe:tcp_conn_request",
+        "last_ack_v4@kprobe:tcp_v4_syn_recv_sock",
+        "last_ack_v6@kprobe:tcp_v6_syn_recv_sock",
+    ];
+    const ACCEPT: &str = "accept_enter@kprobe:inet_csk_accept";
+    const DROPPED: &str = "packet_dropped@tp_btf:kfree_skb";
+    const NO_REASON: &str = "this kernel has no SKB_DROP_REASON_TCP_LISTEN_OVERFLOW";
+    for kernel in &KERNELS {
+        for (kprobes, interest) in [
+            (true, Interest::Queues),
+            (false, Interest::Queues),
+            (true, Interest::Rows),
+            (true, Interest::Ends),
+            (true, Interest::Changes),
+        ] {
+            let host = host(facts(kernel.name), kprobes);
+            let facts = prerequisites(&host).unwrap();
+            let rows = plan(&host, facts, Attach::Auto, Interest::Rows);
+            for (plan, rows) in plan(&host, facts, Attach::Auto, interest).iter().zip(&rows) {
+                let common = hooks(rows);
+                let more: Vec<_> = hooks(plan).into_iter().filter(|hook| !common.contains(hook)).collect();
+                let absent: Vec<_> = plan.absent.iter().map(|(hook, why)| format!("{}: {why}", hook.target)).collect();
+                let has_reason = ["6.18", "7.2"].contains(&kernel.name);
+                let (expected, missing) = match (interest, plan.tier, kprobes) {
+                    (Interest::Queues, Tier::Fentry, true) => (REFUSALS.to_vec(), Vec::new()),
+                    (Interest::Queues, Tier::Kprobe, true) => ([&[ACCEPT], &REFUSALS[..]].concat(), Vec::new()),
+                    (Interest::Queues, Tier::Fentry, false) => {
+                        let why = |hook: &str| {
+                            let target = hook.split_once('@').unwrap().1;
+                            format!("{target}: this kernel is built without kprobes")
+                        };
+                        (Vec::new(), REFUSALS.map(why).to_vec())
+                    }
+                    (Interest::Queues, Tier::Tracepoint, _) if has_reason => (vec![DROPPED], Vec::new()),
+                    (Interest::Queues, Tier::Tracepoint, _) => {
+                        (Vec::new(), vec![format!("tp_btf:kfree_skb: {NO_REASON}")])
+                    }
+                    (_, _, true) => (Vec::new(), Vec::new()),
+                    // Without kprobes this tier is impossible anyhow.
+                    (_, _, false) => continue,
+                };
+                let what = format!("{interest:?} in the {} tier on {}, kprobes: {kprobes}", plan.tier, kernel.name);
+                assert_eq!(more, expected, "{what}");
+                assert_eq!(absent, missing, "{what}");
+                assert_eq!(plan.interest, interest, "{what}");
+            }
         }
     }
+}
+
+#[test]
+fn entry_probes_stand_before_the_return_probes_of_the_same_function() {
+    let mut pairs = 0;
+    for (index, hook) in HOOKS.iter().enumerate() {
+        if let Target::Kprobe(function) = hook.target
+            && let Some(back) = HOOKS.iter().position(|other| other.target == Target::Kretprobe(function))
+        {
+            assert_eq!(back, index + 1, "{function}");
+            pairs += 1;
+        }
+    }
+    let returns = HOOKS.iter().filter(|hook| matches!(hook.target, Target::Kretprobe(_))).count();
+    assert_eq!(pairs, returns, "each return probe has an entry probe");
 }
 
 /// What a doctored fact does to the three tiers: `!` makes one impossible, `-` takes that many wanted hooks from it.
@@ -152,6 +211,7 @@ fn a_strange_prototype_makes_a_required_hook_impossible_and_a_wanted_one_absent(
         ("6.12", "RECVMSG_FLAGS", "flags", ["!", "!", ""]),
         ("6.12", "SPLICE_READ_SOCKET", "sock", ["-", "--", ""]),
         ("6.12", "SPLICE_READ_RETURN", "return", ["-", "--", ""]),
+        ("6.12", "ACCEPT_SK", "sk", ["-", "-", ""]),
         ("6.12", "ACCEPT_RETURN", "return", ["-", "-", ""]),
         ("6.12", "CONNECT_V4_SK", "sk", ["-", "--", ""]),
         ("6.12", "CONNECT_V4_ADDRESS", "uaddr", ["-", "--", ""]),
