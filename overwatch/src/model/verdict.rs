@@ -2,6 +2,20 @@
 
 use std::time::SystemTime;
 
+mod advice;
+mod evidence;
+mod facts;
+mod history;
+mod judge;
+mod servers;
+mod thresholds;
+
+#[cfg(test)]
+mod tests;
+
+pub use judge::Judge;
+pub use thresholds::Thresholds;
+
 /// How bad it is. The order is that of the output, the worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
