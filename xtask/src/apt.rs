@@ -4,6 +4,7 @@
 //! Debian entry is copied and only its suites are changed, so that mirrors and proxies keep working.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -85,10 +86,51 @@ impl Suite {
     }
 }
 
+/// Reads the package lists of the host's own suites anew, for root.
+pub(crate) fn update_host() -> Result<()> {
+    shell::output(Command::new("apt-get").args(["-q", "update"])).map(drop)
+}
+
 /// Installs packages of the host's own suites, for root.
 pub(crate) fn install_from_host(packages: &[&str]) -> Result<()> {
-    shell::output(Command::new("apt-get").args(["-q", "update"]))?;
+    update_host()?;
     install(&mut Command::new("apt-get"), packages)
+}
+
+/// Says that no service may be started, for as long as it is there. The format is that of invoke-rc.d.
+struct NothingStarts(&'static Path);
+
+impl NothingStarts {
+    /// An administrator's own policy stays, whatever it says.
+    fn now() -> Result<Option<NothingStarts>> {
+        let path = Path::new("/usr/sbin/policy-rc.d");
+        if path.exists() {
+            return Ok(None);
+        }
+        // Removed also when the rest fails.
+        let policy = NothingStarts(path);
+        write(path, "#!/bin/sh\n# For as long as cargo xtask setup installs programs for tests.\nexit 101\n")?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+        Ok(Some(policy))
+    }
+}
+
+impl Drop for NothingStarts {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(self.0) {
+            eprintln!("{} stays behind: {error}", self.0.display());
+        }
+    }
+}
+
+/// Installs a package of the host's own suites for its program alone: its service is neither started now nor at the next boot.
+pub(crate) fn install_without_service(package: &str, service: Option<&str>) -> Result<()> {
+    let _policy = NothingStarts::now()?;
+    install(&mut Command::new("apt-get"), &[package])?;
+    if let Some(service) = service {
+        shell::output(Command::new("update-rc.d").args([service, "disable"]))?;
+    }
+    Ok(())
 }
 
 fn install(apt: &mut Command, packages: &[&str]) -> Result<()> {

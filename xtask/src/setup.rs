@@ -66,10 +66,20 @@ const fn program(group: Group, what: &'static str, package: &'static [&'static s
     Item { group, what, present: Present::Program, get: Get::Packages(package), hint: package[0] }
 }
 
+/// A server that tests run themselves, each time with a configuration of their own.
+const fn server(what: &'static str, package: &'static str, service: Option<&'static str>) -> Item {
+    Item { group: Group::Tests, what, present: Present::Program, get: Get::Server { package, service }, hint: package }
+}
+
 /// How to get it on Debian.
 #[derive(Clone, Copy)]
 enum Get {
     Packages(&'static [&'static str]),
+    /// Only for its program: the service that comes with it, if one does, must not run.
+    Server {
+        package: &'static str,
+        service: Option<&'static str>,
+    },
     Qemu,
     BpfLinker,
     RustComponent(&'static str),
@@ -127,6 +137,11 @@ const ITEMS: &[Item] = &[
     program(Group::Tests, "ip", &["iproute2"]),
     program(Group::Tests, "ss", &["iproute2"]),
     program(Group::Tests, "tc", &["iproute2"]),
+    // The program and its modules; the service is in another package.
+    server("apache2", "apache2-bin", None),
+    server("haproxy", "haproxy", Some("haproxy")),
+    server("nginx", "nginx", Some("nginx")),
+    program(Group::Tests, "wrk", &["wrk"]),
     program(Group::Bench, "bpftool", &["bpftool"]),
     program(Group::Bench, "tcptop", &["libbpf-tools"]),
 ];
@@ -163,7 +178,7 @@ fn install(missing: &[&Item]) -> Result<()> {
         match item.get {
             Get::Packages(names) => packages.extend(names),
             Get::BpfLinker => packages.push(LLVM_PACKAGE),
-            Get::Qemu | Get::RustComponent(_) => {}
+            Get::Server { .. } | Get::Qemu | Get::RustComponent(_) => {}
         }
     }
     packages.sort_unstable();
@@ -171,10 +186,16 @@ fn install(missing: &[&Item]) -> Result<()> {
     if !packages.is_empty() {
         eprintln!("installing {}", packages.join(" "));
         apt::install_from_host(&packages)?;
+    } else if missing.iter().any(|item| matches!(item.get, Get::Server { .. })) {
+        apt::update_host()?;
     }
     for item in missing {
         match item.get {
             Get::Packages(_) => {}
+            Get::Server { package, service } => {
+                eprintln!("installing {package}, whose service will not be started");
+                apt::install_without_service(package, service)?;
+            }
             Get::Qemu => install_qemu()?,
             Get::BpfLinker => install_bpf_linker()?,
             Get::RustComponent(name) => {

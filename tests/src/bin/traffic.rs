@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use overwatch_tests::traffic::args::Args;
-use overwatch_tests::traffic::{churn, flood, hold, lives, other, pair, process, sandbox, shared, storm, stream};
+use overwatch_tests::traffic::{
+    churn, flood, hold, lives, other, pair, process, queue, sandbox, shared, storm, stream,
+};
 
 fn main() -> ExitCode {
     match run() {
@@ -30,9 +32,13 @@ fn run() -> Result<()> {
         Some("storm") => storm::run(&Args::parse(words, storm::OPTIONS)?),
         Some("stream") => stream::run(&Args::parse(words, stream::OPTIONS)?),
         Some("other") => other::run(&Args::parse(words, other::OPTIONS)?),
+        Some("serve") => queue::serve::run(&Args::parse(words, queue::serve::OPTIONS)?),
+        Some("call") => queue::call::run(&Args::parse(words, queue::call::OPTIONS)?),
+        Some("knock") => queue::knock::run(&Args::parse(words, queue::knock::OPTIONS)?),
         Some("sandbox") => sandbox::run(words),
         _ => bail!(
-            "usage: traffic pair|shared|hold|lives|churn|flood|storm|stream|other [--OPTION VALUE]... | traffic sandbox root|btf PROGRAM..."
+            "usage: traffic pair|shared|hold|lives|churn|flood|storm|stream|other|serve|call|knock [--OPTION VALUE]... | \
+             traffic sandbox root|btf PROGRAM..."
         ),
     }
 }

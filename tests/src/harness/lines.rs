@@ -12,11 +12,11 @@ fn seconds(text: &str) -> Result<f64> {
     Ok(time.duration_since(UNIX_EPOCH)?.as_secs_f64())
 }
 
-fn time<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+pub(super) fn time<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     seconds(&String::deserialize(from)?).map_err(D::Error::custom)
 }
 
-fn time_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+pub(super) fn time_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
     let text = Option::<String>::deserialize(from)?;
     text.as_deref().map(seconds).transpose().map_err(D::Error::custom)
 }

@@ -86,10 +86,26 @@ impl NetNs {
 
     /// Lets the interface to the other namespace send so slowly, with so short a queue, that packets cannot leave the host.
     pub fn throttle(&self) -> Result<()> {
+        self.limit(&["rate", "50mbit", "burst", "32kb", "limit", "30000"])
+    }
+
+    /// Lets the interface to the other namespace send only so fast, in the words of `tc ... tbf`.
+    pub fn limit(&self, how: &[&str]) -> Result<()> {
+        let tbf = ["tc", "qdisc", "add", "dev", Joined::DEVICE, "root", "tbf"];
+        must(self.command(&[&tbf, how].concat()), patience(20)).map(drop)
+    }
+
+    /// Sends what is for `prefix` to the host with this address.
+    pub fn route(&self, prefix: &str, via: &str) -> Result<()> {
+        ip(&["-n", &self.name, "route", "add", prefix, "via", via])
+    }
+
+    /// A command that runs in this namespace.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, "tc", "qdisc", "add", "dev", "ow0", "root"]);
-        command.args(["tbf", "rate", "50mbit", "burst", "32kb", "limit", "30000"]);
-        must(command, patience(20)).map(drop)
+        command.args(["netns", "exec", &self.name]).args(words);
+        command
     }
 }
 

@@ -10,7 +10,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::traffic::process::enter_netns;
 
+use super::host::patience;
 use super::netns::NetNs;
+use super::proc::must;
 
 /// `TCP_ESTABLISHED`.
 pub const ESTABLISHED: u8 = 1;
@@ -68,6 +70,36 @@ pub fn connections(netns: &NetNs) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// What `ss` says of a listening socket.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Backlog {
+    /// Connections in the accept queue.
+    pub queue: u64,
+    /// How many may be there, by the kernel's word.
+    pub limit: u64,
+    /// Packets that the socket has dropped.
+    pub drops: u64,
+}
+
+/// What `ss` says of the sockets that listen on a port of that namespace.
+pub fn backlogs(netns: &NetNs, port: u16) -> Result<Vec<Backlog>> {
+    let filter = format!("sport = :{port}");
+    let command = netns.command(&["ss", "-HOtlnm", &filter]);
+    must(command, patience(20))?.stdout.lines().map(parse_backlog).collect()
+}
+
+/// `LISTEN 3 2 127.0.0.1:80 0.0.0.0:* skmem:(r0,rb131072,t0,tb16384,f0,w0,o0,bl0,d17)`
+fn parse_backlog(line: &str) -> Result<Backlog> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let number = |text: Option<&str>| text.and_then(|text| text.parse().ok());
+    let memory = words.iter().find_map(|word| word.strip_prefix("skmem:("));
+    let drops = memory.and_then(|memory| memory.trim_end_matches(')').rsplit_once(",d"));
+    match (number(words.get(1).copied()), number(words.get(2).copied()), number(drops.map(|(_, drops)| drops))) {
+        (Some(queue), Some(limit), Some(drops)) => Ok(Backlog { queue, limit, drops }),
+        _ => bail!("not a listening socket: {line}"),
+    }
+}
+
 /// Which process has the file of a socket, by inode. Of several: any of them.
 pub fn holders() -> Result<HashMap<u64, u32>> {
     let mut holders = HashMap::new();
@@ -123,6 +155,13 @@ fn end(text: &str) -> Result<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backlog_is_read_from_a_line_of_ss() {
+        let line = "LISTEN 3      2      127.0.0.1:8005 0.0.0.0:*  skmem:(r0,rb131072,t0,tb16384,f0,w0,o0,bl0,d17) ";
+        assert_eq!(parse_backlog(line).unwrap(), Backlog { queue: 3, limit: 2, drops: 17 });
+        assert!(parse_backlog("LISTEN 3 2 127.0.0.1:8005 0.0.0.0:*").is_err());
+    }
 
     #[test]
     fn only_sockets_of_connections_are_rows() {

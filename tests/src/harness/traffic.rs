@@ -51,7 +51,7 @@ impl Traffic {
             Line::Life(life) => self.lives.push(life),
             Line::Sums(sums) => self.sums.push(sums),
             Line::Skipped(skipped) => self.skipped.push(skipped),
-            Line::Event(_) => {}
+            Line::Step(_) | Line::Event(_) => {}
         }
     }
 }

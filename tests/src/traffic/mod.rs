@@ -11,6 +11,7 @@ pub mod ops;
 pub mod other;
 pub mod pair;
 pub mod process;
+pub mod queue;
 pub mod queues;
 pub mod report;
 pub mod sandbox;

@@ -1,5 +1,6 @@
 //! What is still under way on a socket, and what its state is: asked of the kernel, for traffic that has to wait.
 
+use std::fs;
 use std::io;
 use std::mem::size_of_val;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -95,4 +96,15 @@ pub fn until_delivered(of: &impl AsFd) -> io::Result<()> {
 /// Waits until the socket is in that state.
 pub fn until_state(of: &impl AsFd, wanted: u8) -> io::Result<()> {
     until(|| Ok(state(of)? == wanted))
+}
+
+/// How often something has happened in the network namespace of this thread: a counter of `/proc/net/netstat`, as `nstat` names it
+/// without the leading `TcpExt`.
+pub fn extended_counter(name: &str) -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/thread-self/net/netstat")?;
+    let missing = || io::Error::other(format!("/proc/net/netstat has no {name}"));
+    let mut rows = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (rows.next().ok_or_else(missing)?, rows.next().ok_or_else(missing)?);
+    let at = names.split(' ').position(|found| found == name).ok_or_else(missing)?;
+    values.split(' ').nth(at).and_then(|value| value.parse().ok()).ok_or_else(missing)
 }

@@ -141,6 +141,32 @@ pub struct Sums {
     pub ports: Option<Range<u16>>,
 }
 
+/// What a server or a client did with one connection, or with its listener, and when. Times are in seconds since 1970.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Step {
+    /// What it did: see the module of the mode.
+    pub step: String,
+    /// The process.
+    pub pid: u32,
+    /// The listener's address.
+    pub server: SocketAddr,
+    /// The client's address; none where the step is of no connection, or the client has none yet.
+    pub client: Option<SocketAddr>,
+    /// Just before it was begun.
+    pub from: f64,
+    /// Just after it was done.
+    pub until: f64,
+    /// Bytes that this end had sent by then.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Inode number of the listener.
+    #[serde(default)]
+    pub inode: Option<u64>,
+    /// The name of the error, where the step is a failure.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
 /// Any line that the traffic program prints.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(untagged)]
@@ -151,6 +177,8 @@ pub enum Line {
     Life(Life),
     /// One process of a flood.
     Sums(Sums),
+    /// A step of a server or a client.
+    Step(Step),
     /// An operation left out.
     Skipped(Skipped),
     /// A sign of life.

@@ -1,16 +1,15 @@
 //! Unusual ways to come about. They end in the usual way.
 
-use std::fs;
 use std::mem::size_of;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::socket::{Backlog, MsgFlags, SockaddrStorage, bind, getsockopt, listen, sendto, sockopt};
 
 use crate::traffic::end::PAYLOAD;
 use crate::traffic::family::bound_calls;
-use crate::traffic::queues::{opened_with_data, set_option, until_state};
+use crate::traffic::queues::{extended_counter, opened_with_data, set_option, until_state};
 
 use super::connects::{Attempt, local_address};
 use super::endings::{answer, call, server_second};
@@ -132,11 +131,7 @@ pub(super) fn multipath_server(lane: &mut Lane<'_>) -> Result<()> {
 
 /// How many connections of this namespace came about by a cookie.
 fn cookies_taken() -> Result<u64> {
-    let text = fs::read_to_string("/proc/thread-self/net/netstat")?;
-    let mut rows = text.lines().filter(|line| line.starts_with("TcpExt:"));
-    let (names, values) = (rows.next().context("names")?, rows.next().context("values")?);
-    let at = names.split(' ').position(|name| name == "SyncookiesRecv").context("SyncookiesRecv")?;
-    Ok(values.split(' ').nth(at).context("a value for each name")?.parse()?)
+    Ok(extended_counter("SyncookiesRecv")?)
 }
 
 /// Sends cookies always, not only when it is overrun. The client notices nothing.
