@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::host::in_guest;
+use super::listeners::WaitingClient;
 use super::watch::Sight;
 use crate::traffic::queue::step;
 use crate::traffic::report::Step;
@@ -162,10 +163,8 @@ pub fn problems(sight: &Sight, visits: &[Visit], refused: bool) -> Vec<String> {
     }
     let all_shown = row.waiting.len() as u64 == row.waiting_total;
     for visit in visits.iter().filter(|visit| all_shown && !refused && visit.waits(time, slack) == Had::Yes) {
-        let shown = |shown: &&super::listeners::WaitingClient| {
-            SocketAddr::new(shown.remote_addr, shown.remote_port) == visit.client
-        };
-        if !row.waiting.iter().any(|client| shown(&client)) {
+        let is_client = |shown: &WaitingClient| SocketAddr::new(shown.remote_addr, shown.remote_port) == visit.client;
+        if !row.waiting.iter().any(is_client) {
             problems.push(format!("{} waits and is not shown", visit.client));
         }
     }

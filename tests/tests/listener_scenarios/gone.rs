@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use overwatch_tests::harness::host::patience;
+use overwatch_tests::harness::listeners::ListenerRow;
 use overwatch_tests::harness::netns::NetNs;
 use overwatch_tests::harness::party::Party;
 use overwatch_tests::traffic::queue::step;
@@ -21,7 +22,7 @@ pub(crate) fn gave_up(scene: &Scene) -> Result<()> {
     for (clients, count) in [(&closing, 3), (&resetting, 2)] {
         clients.wait_for(step::GAVE_UP, count, 10)?;
     }
-    let all = |row: &overwatch_tests::harness::listeners::ListenerRow| {
+    let all = |row: &ListenerRow| {
         let gone = row.waiting.iter().filter(|client| client.gone).count();
         (row.accept_queue, row.waiting_total, gone) == (8, 8, 5)
     };

@@ -49,6 +49,7 @@ pub(crate) fn at_most(scene: &Scene) -> Result<()> {
         ensure!(row.serving_ceiling == Some(10), "the ceiling: {row:#?}");
         ensure!(says(&row.advice, "maxconn"), "the advice: {row:#?}");
     }
+    queue_agrees(&view, &netns, port)?;
     is_true(&view, &server, &[&clients], false)?;
     only(&view, "worker_limit")
 }

@@ -159,6 +159,7 @@ pub(crate) fn haproxy(scene: &Scene) -> Result<()> {
         ensure!(row.serving_ceiling == Some(10), "the ceiling: {row:#?}");
         ensure!(says(&row.advice, "maxconn"), "the advice: {row:#?}");
     }
+    queue_agrees(&view, &netns, PORT)?;
     let backend_view = scene.view(&netns, backend_port);
     backend_view.judged_only(0.0, f64::INFINITY, WELL)?;
     ensure!(!clients.of(step::ENDED).is_empty(), "clients are served by and by");

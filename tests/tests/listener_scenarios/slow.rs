@@ -7,7 +7,9 @@ use overwatch_tests::harness::netns::NetNs;
 use overwatch_tests::harness::party::Party;
 use overwatch_tests::traffic::queue::step;
 
-use crate::scene::{OK, Scene, WELL, find, has_number, holds, is_true, natively_or_guest, now, only, says, soon};
+use crate::scene::{
+    OK, Scene, WELL, backlog, find, has_number, holds, is_true, natively_or_guest, now, only, says, soon,
+};
 
 /// A server that does well is stopped, and continued.
 pub(crate) fn stopped(scene: &Scene) -> Result<()> {
@@ -62,15 +64,7 @@ pub(crate) fn one_at_a_time(scene: &Scene) -> Result<()> {
     let last = sights.last().map_or(0, |sight| sight.row.accept_queue);
     ensure!(last > 40, "the queue has grown to {last}");
     is_true(&view, &server, &[&clients], false)?;
-    drop(clients);
-    limit_agrees(&view, &netns, server.port()?)?;
-    only(&view, "slow_accept")
-}
-
-/// The queue gets shorter all the time: only its limit can be compared.
-fn limit_agrees(view: &overwatch_tests::harness::watch::View, netns: &NetNs, port: u16) -> Result<()> {
-    let limit = crate::scene::backlog(netns, port)?.limit;
-    let shown = view.next()?.row.backlog_limit;
+    let (limit, shown) = (backlog(&netns, server.port()?)?.limit, view.next()?.row.backlog_limit);
     ensure!(shown == limit, "backlog_limit is {shown}, not {limit}");
-    Ok(())
+    only(&view, "slow_accept")
 }

@@ -14,7 +14,6 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -94,9 +93,9 @@ struct How {
 pub fn run(args: &Args) -> Result<()> {
     let comm = args.text("comm", "ow-serve");
     set_comm(comm)?;
-    for cgroup in args.text("cgroup", "").split(',').filter(|path| !path.is_empty()) {
-        // 0 is the process that writes.
-        std::fs::write(PathBuf::from(cgroup).join("cgroup.procs"), "0").with_context(|| format!("joining {cgroup}"))?;
+    if let Some(cgroup) = args.path("cgroup") {
+        // 0 is the process that writes; its children are made after this.
+        std::fs::write(cgroup.join("cgroup.procs"), "0").with_context(|| format!("joining {}", cgroup.display()))?;
     }
     enter_netns(args.path("netns").as_deref())?;
     let address = args.address("address")?.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
