@@ -1,6 +1,5 @@
 //! Real servers, of the host's distribution. A guest has none: there the imitations are judged by the same rules.
 
-use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,16 +8,12 @@ use overwatch_tests::harness::host::{in_guest, patience};
 use overwatch_tests::harness::netns::{Joined, NetNs};
 use overwatch_tests::harness::party::Party;
 use overwatch_tests::harness::proc::must;
-use overwatch_tests::harness::servers::{RealServer, Site, find as find_program};
+use overwatch_tests::harness::servers::{HTTP_REQUEST, RealServer, find as find_program};
 use overwatch_tests::harness::visits::slack;
 use overwatch_tests::harness::watch::Sight;
 use overwatch_tests::traffic::queue::step;
 
 use crate::scene::{Scene, WELL, find, holds, now, only, queue_agrees, says, soon};
-
-/// A server may not run as root, and somebody must own its files.
-const USER: &str = "www-data";
-const FILE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Whether all of these are there; said aloud when not.
 fn installed(programs: &[&str]) -> Result<bool> {
@@ -31,34 +26,6 @@ fn installed(programs: &[&str]) -> Result<bool> {
         }
     }
     Ok(true)
-}
-
-fn apache_configuration(site: &Site<'_>, at: &str) -> Result<String> {
-    let files = site.files()?;
-    File::create(files.join("file"))?.set_len(FILE_BYTES)?;
-    let (directory, files) = (site.directory.display(), files.display());
-    Ok(format!(
-        "ServerRoot {directory}
-ServerName overwatch.test
-LoadModule mpm_prefork_module /usr/lib/apache2/modules/mod_mpm_prefork.so
-LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
-DefaultRuntimeDir {directory}
-PidFile {directory}/pid
-ErrorLog {directory}/error.log
-Listen {at}
-User {USER}
-Group {USER}
-DocumentRoot {files}
-<Directory {files}>
-    Require all granted
-</Directory>
-StartServers 5
-MinSpareServers 5
-MaxSpareServers 5
-ServerLimit 5
-MaxRequestWorkers 5
-"
-    ))
 }
 
 /// The clients of a row are those that no answer has come to, with the ages that they had.
@@ -95,15 +62,12 @@ pub(crate) fn apache(scene: &Scene) -> Result<()> {
     for address in from {
         joined.client.add_address(&format!("{address}/24"), Joined::DEVICE)?;
     }
-    let at = format!("{}:{PORT}", Joined::SERVER);
-    let words = ["apache2", "-f", "CONFIG", "-D", "FOREGROUND"];
-    let _server = RealServer::start(&joined.server, PORT, &words, |site| apache_configuration(site, &at))?;
+    let _server = RealServer::apache(&joined.server, SocketAddr::new(Joined::SERVER.parse()?, PORT))?;
     let view = scene.view(&joined.server, PORT);
     // All five must be there, or the first clients wait for them.
     view.find(now(), patience(10), "six processes", |sight| sight.row.processes.len() == 6)?;
     let begin = now();
-    let request = "GET /file HTTP/1.1\\r\\nHost: overwatch.test\\r\\nUser-Agent: traffic\\r\\n\\r\\n";
-    let visit = ["--address", Joined::SERVER, "--from", &from.join(","), "--count", "8", "--request", request];
+    let visit = ["--address", Joined::SERVER, "--from", &from.join(","), "--count", "8", "--request", HTTP_REQUEST];
     let clients = Party::call(&joined.client, PORT, &visit)?;
     let judged = [("saturated", "worker_limit")];
     find(&view, begin, soon(), &judged)?;
@@ -118,23 +82,6 @@ pub(crate) fn apache(scene: &Scene) -> Result<()> {
     only(&view, "worker_limit")
 }
 
-fn haproxy_configuration(at: &str, backend: u16) -> String {
-    format!(
-        "defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-frontend clients
-    bind {at}
-    maxconn 10
-    default_backend slow
-backend slow
-    server one 127.0.0.1:{backend}
-"
-    )
-}
-
 /// Ten connections at most, a backend that thinks for four seconds, 25 clients that come again.
 pub(crate) fn haproxy(scene: &Scene) -> Result<()> {
     const PORT: u16 = 8004;
@@ -144,10 +91,8 @@ pub(crate) fn haproxy(scene: &Scene) -> Result<()> {
     let netns = NetNs::new("haproxy")?;
     let slow = ["--then", "answer", "--think-ms", "4000", "--answer-bytes", "500", "--backlog", "511"];
     let backend = Party::serve(&netns, 1, &slow)?;
-    let at = format!("127.0.0.1:{PORT}");
     let backend_port = backend.port()?;
-    let words = ["haproxy", "-db", "-f", "CONFIG"];
-    let _server = RealServer::start(&netns, PORT, &words, |_| Ok(haproxy_configuration(&at, backend_port)))?;
+    let _server = RealServer::haproxy(&netns, SocketAddr::from(([127, 0, 0, 1], PORT)), backend_port)?;
     let view = scene.view(&netns, PORT);
     view.next()?;
     let begin = now();
@@ -166,36 +111,6 @@ pub(crate) fn haproxy(scene: &Scene) -> Result<()> {
     only(&view, "worker_limit")
 }
 
-fn nginx_configuration(site: &Site<'_>, at: &str) -> Result<String> {
-    let files = site.files()?;
-    fs::write(files.join("index.html"), "x".repeat(600))?;
-    let directory = site.directory.display();
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|name| format!("    {name}_temp_path {directory}/{name};\n"))
-        .collect();
-    Ok(format!(
-        "daemon off;
-user {USER};
-worker_processes 1;
-pid {directory}/pid;
-error_log {directory}/error.log;
-events {{
-    worker_connections 1024;
-}}
-http {{
-    access_log off;
-{temporary}    keepalive_requests 100000000;
-    server {{
-        listen {at};
-        root {files};
-    }}
-}}
-",
-        files = files.display()
-    ))
-}
-
 /// A minute of as many requests as it can answer, over 200 connections.
 pub(crate) fn nginx(scene: &Scene) -> Result<()> {
     const PORT: u16 = 8002;
@@ -204,10 +119,8 @@ pub(crate) fn nginx(scene: &Scene) -> Result<()> {
         return Ok(());
     }
     let netns = NetNs::new("nginx")?;
-    let at = format!("127.0.0.1:{PORT}");
-    // Before it has read its configuration it would write to the log of the distribution's server.
-    let words = ["nginx", "-e", "stderr", "-c", "CONFIG"];
-    let _server = RealServer::start(&netns, PORT, &words, |site| nginx_configuration(site, &at))?;
+    let at = SocketAddr::from(([127, 0, 0, 1], PORT));
+    let _server = RealServer::nginx(&netns, at)?;
     let view = scene.view(&netns, PORT);
     view.next()?;
     let url = format!("http://{at}/");
