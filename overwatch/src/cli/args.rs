@@ -31,6 +31,7 @@ const EXAMPLES: &str = "\
 Examples:
   sudo overwatch top                 who moves the bytes, every second
   sudo overwatch top -o json 5 12    a minute of it for a script, in steps of five seconds
+  sudo overwatch listeners           why a server does not answer: what waits at each listening socket
   sudo overwatch states              every TCP state transition
   sudo overwatch life                every connection as it ends: how long, how much, and how it ended
   sudo overwatch open                how many connections are open, and whose
@@ -69,6 +70,17 @@ Examples:
 
 Exit codes: 0 done, 1 failed while running, 2 bad arguments, 3 this host cannot run it.";
 
+const LISTENERS_EXAMPLES: &str = "\
+Examples:
+  sudo overwatch listeners                     every second, the worst first
+  sudo overwatch listeners --explain           the whole story of those that are saturated or overflowing
+  sudo overwatch listeners --explain 443       the whole story of what listens at port 443
+  sudo overwatch listeners 5 --comm nginx      those of nginx, every five seconds
+  sudo overwatch listeners -o json 5 12        a minute of it for a script, in steps of five seconds
+
+Verdicts: ok, busy (a queue, short waits), saturated (clients wait too long), overflowing (connections are refused).
+Exit codes: 0 done, 1 failed while running, 2 bad arguments, 3 this host cannot run it.";
+
 /// A verb.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -84,6 +96,9 @@ pub enum Command {
     /// How many connections are open: by listener, by owner, by remote address
     #[command(after_help = OPEN_EXAMPLES)]
     Open(Open),
+    /// Why a server does not answer: each listening socket's queue, waiting clients and verdict, the worst first
+    #[command(after_help = LISTENERS_EXAMPLES)]
+    Listeners(Listeners),
     /// Can this host run it: what it offers, what was attached, what is missing and why
     Check,
 }
@@ -307,6 +322,8 @@ mod tests {
             "overwatch life --duration -1",
             "overwatch states 1",
             "overwatch open 0",
+            "overwatch listeners 0",
+            "overwatch listeners --explain http",
             "overwatch top --ring-buffer-bytes 0",
             "overwatch top --ring-buffer-bytes 2048",
             "overwatch top --ring-buffer-bytes 5000",

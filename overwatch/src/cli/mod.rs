@@ -2,6 +2,7 @@
 
 pub mod args;
 mod check;
+mod listeners;
 mod open;
 mod output;
 mod stream;
@@ -57,6 +58,7 @@ pub fn run(arguments: args::Arguments) -> ExitCode {
         Command::States(states) => stream::states(&arguments.global, &states),
         Command::Life(life) => stream::life(&arguments.global, &life),
         Command::Open(open) => open::run(&arguments.global, &open),
+        Command::Listeners(listeners) => listeners::run(&arguments.global, &listeners),
         Command::Check => check::run(&arguments.global),
     };
     match result {

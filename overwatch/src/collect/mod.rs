@@ -14,5 +14,5 @@ mod table;
 
 pub use processes::{ActivityReading, HolderReading, ProcessWatch};
 pub use queues::{ListenerReading, NamespaceReading, WaitingReading};
-pub use sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, Sample};
+pub use sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, RefusalsSeen, Sample};
 pub use session::{Session, SessionError};

@@ -1,6 +1,9 @@
 //! A sample: raw counters as they were at one instant. Nothing is computed here.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use overwatch_common::{
     connection::{Connection, Listener, Share, ShareKey},
@@ -8,7 +11,10 @@ use overwatch_common::{
     event::{Change, LostKey, LostSum},
 };
 
-use super::queues::{ListenerReading, NamespaceReading};
+use super::{
+    processes::HolderReading,
+    queues::{ListenerReading, NamespaceReading},
+};
 
 /// What a further process has moved over a connection that another process owns.
 #[derive(Clone, Debug)]
@@ -57,6 +63,15 @@ impl Counters {
     }
 }
 
+/// Which refusals of listening sockets the kernel side counts, since there is a hook that sees them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RefusalsSeen {
+    /// Those at the first packet of a handshake.
+    pub at_syn: bool,
+    /// Those at the last one.
+    pub at_ack: bool,
+}
+
 /// Everything that was seen since the last sample.
 #[derive(Clone, Debug)]
 pub struct Sample {
@@ -84,6 +99,10 @@ pub struct Sample {
     pub queues: Option<Vec<ListenerReading>>,
     /// The network namespaces that those are in.
     pub namespaces: Vec<NamespaceReading>,
+    /// The processes that hold those, by the socket's inode.
+    pub holders: HashMap<u64, Vec<HolderReading>>,
+    /// Which refusals the kernel side counts.
+    pub refusals: RefusalsSeen,
     /// What connections whose last records were lost have moved, since the start.
     pub lost: Vec<(LostKey, LostSum)>,
     /// Connections that moved bytes, if the session was asked for rows.

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::{Btf, Ebpf, maps::MapError};
@@ -17,18 +17,20 @@ use overwatch_common::{
 use super::{
     audit::Audits,
     clocks::{self, monotonic_ns},
-    queues::Queues,
+    processes::ProcessWatch,
+    queues::{ListenerReading, Queues},
     record::Record,
     resets,
-    sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, Sample},
+    sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, RefusalsSeen, Sample},
     shares::ShareIndex,
     skips::SkipWatch,
     table::Maps,
 };
 use crate::{
-    kernel::{host::HostFacts, processes},
+    kernel::{holders::Wanted, host::HostFacts, processes},
     probes::{
         attach::{self, Attached, Attempt, Degradation},
+        catalogue::{REFUSED_ACKS, REFUSED_SYNS},
         look::{Look, LookError},
         object::{self, Capacity, Interest},
         plan::{self, Attach, Refusal},
@@ -76,6 +78,7 @@ pub struct Session {
     pub(super) pending: Pending,
     interest: Interest,
     queues: Option<Queues>,
+    processes: ProcessWatch,
     pub(super) audits: Audits,
     skips: SkipWatch,
     pub(super) root: PathBuf,
@@ -158,6 +161,7 @@ impl Session {
             pending: Pending::default(),
             interest,
             queues,
+            processes: ProcessWatch::new(root),
             audits: Audits::default(),
             skips: SkipWatch::default(),
             root: root.to_owned(),
@@ -166,6 +170,11 @@ impl Session {
             more: false,
             ebpf,
         })
+    }
+
+    /// True when it can tell what waits at the listening sockets, if that was asked for.
+    pub fn looks(&self) -> bool {
+        self.queues.is_some()
     }
 
     /// What was attached.
@@ -289,6 +298,7 @@ impl Session {
             }
             None => (None, Vec::new()),
         };
+        let holders = queues.as_deref().map(|listeners| self.processes.look(Instant::now(), &wanted(listeners)));
         let elapsed = Duration::from_nanos(now.monotonic_ns.saturating_sub(self.last_ns));
         self.last_ns = now.monotonic_ns;
         Ok(Sample {
@@ -302,6 +312,11 @@ impl Session {
             table,
             queues,
             namespaces,
+            holders: holders.unwrap_or_default(),
+            refusals: RefusalsSeen {
+                at_syn: self.attached.sees(REFUSED_SYNS),
+                at_ack: self.attached.sees(REFUSED_ACKS),
+            },
             lost,
             open,
             orphans,
@@ -436,6 +451,15 @@ fn give_back_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// Whose processes are looked for; where somebody waits, also what they do.
+fn wanted(listeners: &[ListenerReading]) -> Vec<Wanted> {
+    let wanted = listeners.iter().filter_map(|reading| {
+        let listener_pid = (reading.listener.tgid != 0).then_some(reading.listener.tgid);
+        Some(Wanted { inode: reading.inode?, listener_pid, waiting: reading.accept_queue > 0 })
+    });
+    wanted.collect()
 }
 
 fn no_look(error: &LookError) -> Degradation {

@@ -16,7 +16,7 @@ use super::{
     snapshot::{KernelTotals, Process, Role, Row},
     states::Transition,
 };
-use crate::collect::{Counters, Sample};
+use crate::collect::{Counters, RefusalsSeen, Sample};
 
 /// A second in which nothing happened.
 pub(crate) fn sample() -> Sample {
@@ -37,6 +37,8 @@ pub(crate) fn sample() -> Sample {
         queues: None,
         namespaces: Vec::new(),
         lost: Vec::new(),
+        holders: std::collections::HashMap::new(),
+        refusals: RefusalsSeen::default(),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod life;
 pub mod listeners;
 pub mod open;
 pub mod queue;
+pub mod queues;
 pub mod snapshot;
 mod state;
 pub mod states;

@@ -11,6 +11,7 @@ use super::{
     state::{CLOSE, CLOSE_WAIT},
     verdict::{Level, Verdict},
 };
+pub use crate::kernel::{activity::Threads, throttling::Throttling};
 
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -79,32 +80,6 @@ pub struct Waits {
     pub p99: Duration,
     /// The longest.
     pub max: Duration,
-}
-
-/// What the threads of a process were doing when it was looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Threads {
-    /// All.
-    pub total: u32,
-    /// On a CPU, or waiting for one (R).
-    pub running: u32,
-    /// Waiting for something (S, I).
-    pub sleeping: u32,
-    /// Waiting for a disk or the like, not to be interrupted (D).
-    pub uninterruptible: u32,
-    /// Stopped by a signal or a debugger (T, t).
-    pub stopped: u32,
-}
-
-/// Processor time that a control group was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Throttling {
-    /// Enforcement periods in this interval.
-    pub periods: u64,
-    /// Of these: periods in which the group ran out of its share.
-    pub throttled_periods: u64,
-    /// How long its threads stood still for it in this interval, added up.
-    pub throttled: Duration,
 }
 
 /// A process that holds a listening socket.

@@ -72,6 +72,15 @@ pub struct Attached {
     _kretprobes: Vec<Kretprobe>,
 }
 
+impl Attached {
+    /// True when every hook with this signal that the tier has is attached.
+    pub fn sees(&self, signal: &str) -> bool {
+        let works = self.attempts.iter().filter(|attempt| attempt.failure.is_none());
+        let mut hooks = works.flat_map(|attempt| &attempt.hooks).filter(|(hook, _)| hook.signal == signal).peekable();
+        hooks.peek().is_some() && hooks.all(|(_, outcome)| !matches!(outcome, Outcome::Refused(_)))
+    }
+}
+
 /// Tries the plans in order. What an attempt attached is taken back when it fails.
 pub fn attach(
     ebpf: &mut Ebpf,

@@ -130,6 +130,11 @@ const NO_ACK_REFUSALS: &str = "connections that a listening socket refuses at th
     drops of the socket and the overflows of its network namespace";
 const ALL: &str = "nothing works without it";
 
+/// The signal of the hooks that see what a listening socket refuses at the first packet of a handshake.
+pub const REFUSED_SYNS: &str = "refused SYNs";
+/// Likewise at the last one.
+pub const REFUSED_ACKS: &str = "refused ACKs";
+
 const fn hook(
     tier: Tier,
     program: &'static str,
@@ -174,9 +179,9 @@ pub const HOOKS: &[Hook] = &[
     hook(Tier::Fentry, "accept_exit", Fexit("inet_csk_accept"), Wanted, "accepted", NO_ACCEPT),
     hook(Tier::Fentry, "connect_v4_exit", Fexit("tcp_v4_connect"), Wanted, "failed connects", NO_CONNECT),
     hook(Tier::Fentry, "connect_v6_exit", Fexit("tcp_v6_connect"), Wanted, "failed connects", NO_CONNECT),
-    queues(hook(Tier::Fentry, "syn_received", Kprobe("tcp_conn_request"), Wanted, "refused SYNs", NO_SYN_REFUSALS)),
-    queues(hook(Tier::Fentry, "last_ack_v4", Kprobe("tcp_v4_syn_recv_sock"), Wanted, "refused ACKs", NO_ACK_REFUSALS)),
-    queues(hook(Tier::Fentry, "last_ack_v6", Kprobe("tcp_v6_syn_recv_sock"), Wanted, "refused ACKs", NO_ACK_REFUSALS)),
+    queues(hook(Tier::Fentry, "syn_received", Kprobe("tcp_conn_request"), Wanted, REFUSED_SYNS, NO_SYN_REFUSALS)),
+    queues(hook(Tier::Fentry, "last_ack_v4", Kprobe("tcp_v4_syn_recv_sock"), Wanted, REFUSED_ACKS, NO_ACK_REFUSALS)),
+    queues(hook(Tier::Fentry, "last_ack_v6", Kprobe("tcp_v6_syn_recv_sock"), Wanted, REFUSED_ACKS, NO_ACK_REFUSALS)),
 
     hook(Tier::Kprobe, "thread_ended", BtfTracepoint("sched_process_exit"), Required, "end of a thread", ALL),
     hook(Tier::Kprobe, "sendmsg_enter", Kprobe("tcp_sendmsg"), Required, "bytes sent", ALL),
@@ -193,9 +198,9 @@ pub const HOOKS: &[Hook] = &[
     hook(Tier::Kprobe, "connect_return", Kretprobe("tcp_v4_connect"), Wanted, "failed connects", NO_CONNECT),
     hook(Tier::Kprobe, "connect_v6_enter", Kprobe("tcp_v6_connect"), Wanted, "failed connects", NO_CONNECT),
     hook(Tier::Kprobe, "connect_return", Kretprobe("tcp_v6_connect"), Wanted, "failed connects", NO_CONNECT),
-    queues(hook(Tier::Kprobe, "syn_received", Kprobe("tcp_conn_request"), Wanted, "refused SYNs", NO_SYN_REFUSALS)),
-    queues(hook(Tier::Kprobe, "last_ack_v4", Kprobe("tcp_v4_syn_recv_sock"), Wanted, "refused ACKs", NO_ACK_REFUSALS)),
-    queues(hook(Tier::Kprobe, "last_ack_v6", Kprobe("tcp_v6_syn_recv_sock"), Wanted, "refused ACKs", NO_ACK_REFUSALS)),
+    queues(hook(Tier::Kprobe, "syn_received", Kprobe("tcp_conn_request"), Wanted, REFUSED_SYNS, NO_SYN_REFUSALS)),
+    queues(hook(Tier::Kprobe, "last_ack_v4", Kprobe("tcp_v4_syn_recv_sock"), Wanted, REFUSED_ACKS, NO_ACK_REFUSALS)),
+    queues(hook(Tier::Kprobe, "last_ack_v6", Kprobe("tcp_v6_syn_recv_sock"), Wanted, REFUSED_ACKS, NO_ACK_REFUSALS)),
 
     hook(Tier::Tracepoint, "send_length", BtfTracepoint("sock_send_length"), Required, "bytes sent", ALL),
     hook(Tier::Tracepoint, "recv_length", BtfTracepoint("sock_recv_length"), Required, "bytes received", ALL),
@@ -203,7 +208,7 @@ pub const HOOKS: &[Hook] = &[
     hook(Tier::Tracepoint, "accept_syscall", Tracepoint("syscalls", "sys_exit_accept"), Wanted, "accepted", NO_ACCEPT),
     hook(Tier::Tracepoint, "connect_syscall", Tracepoint("syscalls", "sys_exit_connect"), Wanted, "failed connects", NO_CONNECT),
     queues(needing("SKB_DROP_REASON_TCP_LISTEN_OVERFLOW",
-        hook(Tier::Tracepoint, "packet_dropped", BtfTracepoint("kfree_skb"), Wanted, "refused ACKs", NO_ACK_REFUSALS))),
+        hook(Tier::Tracepoint, "packet_dropped", BtfTracepoint("kfree_skb"), Wanted, REFUSED_ACKS, NO_ACK_REFUSALS))),
 ];
 
 /// What a whole tier cannot see, whatever attaches, and the interest that it is for; `None` for everybody's.

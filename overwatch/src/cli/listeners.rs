@@ -1,0 +1,260 @@
+//! `overwatch listeners`: why a server does not answer.
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use crossterm::{cursor::MoveTo, queue, terminal};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+
+use super::{
+    Failure,
+    args::{self, Explain, Global, ThresholdArguments},
+    color,
+    output::Output,
+    watch::{self, EVERY, ROOT, Watch},
+};
+use crate::{
+    collect::Sample,
+    kernel::cgroups::Cgroups,
+    model::{
+        filter::Filter,
+        queue::{Row, Snapshot},
+        queues::{Queues, Told},
+        verdict::{Judge, Thresholds},
+    },
+    probes::{object::Interest, plan::Refusal},
+    show::{
+        explain,
+        listeners::{self as show, Interval, Style},
+    },
+};
+
+pub(super) fn run(global: &Global, arguments: &args::Listeners) -> Result<ExitCode, Failure> {
+    watch::run(run_async(global, arguments))
+}
+
+async fn run_async(global: &Global, arguments: &args::Listeners) -> Result<ExitCode, Failure> {
+    let filter = watch::filter(&arguments.filter())?;
+    let mut watch = Watch::start(global, Interest::Queues)?;
+    if !watch.session.looks() {
+        return Err(Failure::Host(Refusal::new(
+            "this kernel does not let overwatch look at its listening sockets",
+            "overwatch check -v says why",
+        )));
+    }
+    let mut screen = Screen::new(global, arguments, filter, watch.host.clone());
+    let mut intervals = Intervals::new(&arguments.thresholds);
+    // What there was before the first interval: drops, overflows, clients that wait.
+    intervals.queues.update(&watch.session.sample()?);
+    let start = Instant::now();
+    let mut outputs = interval_at(start + arguments.pace.interval, arguments.pace.interval);
+    outputs.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut drains = interval(EVERY);
+    drains.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut left = arguments.pace.count;
+    let mut output = Output::start();
+    loop {
+        tokio::select! {
+            biased;
+            () = watch.told_to_end() => break,
+            result = output.written(), if output.is_waiting() => {
+                result.context("cannot write to standard output").map_err(Failure::Running)?;
+                if left == Some(0) {
+                    break;
+                }
+            }
+            // While the reader stands still, the interval grows.
+            _ = outputs.tick(), if !output.is_waiting() => {
+                let snapshot = intervals.end(&watch.session.sample()?);
+                output.send(screen.show(&snapshot)?)?;
+                left = left.map(|left| left - 1);
+            }
+            _ = drains.tick() => watch.session.drain()?,
+        }
+    }
+    watch::written_in_time(&mut output).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// From samples to snapshots.
+struct Intervals {
+    queues: Queues,
+    judge: Judge,
+}
+
+impl Intervals {
+    fn new(thresholds: &ThresholdArguments) -> Self {
+        let thresholds = Thresholds {
+            wait: thresholds.wait_threshold,
+            calm: thresholds.calm,
+            window: thresholds.window,
+            ..Thresholds::default()
+        };
+        Self { queues: Queues::default(), judge: Judge::new(thresholds) }
+    }
+
+    /// Ends an interval with this sample.
+    fn end(&mut self, sample: &Sample) -> Snapshot {
+        let Told { queues, lost_events } = self.queues.update(sample);
+        let verdicts = self.judge.judge(sample.time, sample.elapsed, &queues);
+        let rows = queues.into_iter().zip(verdicts).map(|(queue, verdict)| Row { queue, verdict }).collect();
+        let mut snapshot = Snapshot { time: sample.time, interval: sample.elapsed, rows, lost_events };
+        snapshot.sort();
+        snapshot
+    }
+}
+
+/// Where and how intervals are shown.
+struct Screen {
+    output: args::Output,
+    color: bool,
+    rows: usize,
+    explain: Option<Explain>,
+    only_sick: bool,
+    filter: Filter,
+    host: String,
+    /// A terminal, which is written over; otherwise outputs follow each other.
+    refreshes: bool,
+    began: bool,
+    cgroups: Cgroups,
+}
+
+impl Screen {
+    fn new(global: &Global, arguments: &args::Listeners, filter: Filter, host: String) -> Self {
+        Self {
+            output: global.output,
+            color: color(global),
+            rows: arguments.rows.unwrap_or(usize::MAX),
+            explain: arguments.explain,
+            only_sick: arguments.only_sick(),
+            filter,
+            host,
+            refreshes: global.output == args::Output::Table && io::stdout().is_terminal(),
+            began: false,
+            cgroups: Cgroups::default(),
+        }
+    }
+
+    fn show(&mut self, snapshot: &Snapshot) -> Result<Vec<u8>, Failure> {
+        let holders = snapshot.rows.iter().flat_map(|row| &row.queue.holders);
+        let asked = holders.map(|holder| holder.cgroup_id).filter(|number| *number != 0);
+        self.cgroups.resolve(Path::new(ROOT), asked);
+        let path = |number| self.cgroups.path(number);
+        let mut rows: Vec<(&Row, Option<&str>)> = snapshot
+            .rows
+            .iter()
+            .filter(|row| row.queue.is_wanted(&self.filter, path))
+            .map(|row| (row, row.queue.holders.first().and_then(|holder| path(holder.cgroup_id))))
+            .collect();
+        let all = rows.len();
+        rows.retain(|(row, _)| !self.only_sick || row.is_sick());
+        let interval = Interval { host: &self.host, snapshot, rows: &rows, all, most: self.rows };
+        let mut out = Vec::new();
+        match self.output {
+            args::Output::Json => show::write_json(&mut out, &interval)?,
+            args::Output::Csv => {
+                if !self.began {
+                    show::write_csv_heading(&mut out)?;
+                }
+                show::write_csv(&mut out, &interval)?;
+            }
+            args::Output::Table => self.table(&mut out, &interval)?,
+        }
+        self.began = true;
+        Ok(out)
+    }
+
+    fn table(&self, out: &mut Vec<u8>, interval: &Interval<'_>) -> Result<(), Failure> {
+        let mut style = Style { color: self.color, width: None, height: None };
+        if self.refreshes {
+            let (width, height) = terminal::size().unwrap_or((80, 24));
+            style.width = Some(width.into());
+            // One more for the cursor.
+            style.height = Some(usize::from(height).saturating_sub(1));
+            queue!(out, terminal::Clear(terminal::ClearType::All), MoveTo(0, 0))?;
+        } else if self.began {
+            out.push(b'\n');
+        }
+        match self.explain {
+            None => show::write_table(out, interval, style)?,
+            Some(explained) => explain::write(out, interval, style, &nothing(explained, self.only_sick))?,
+        }
+        Ok(())
+    }
+}
+
+/// Why there is nothing to explain.
+fn nothing(explained: Explain, only_sick: bool) -> String {
+    match explained {
+        Explain::Port(port) => {
+            format!(
+                "nothing that was asked for listens at port {port} (an interval stands before --explain or behind the port)"
+            )
+        }
+        Explain::Chosen if only_sick => "no listener is saturated or overflowing".to_owned(),
+        Explain::Chosen => "there is no such listener".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::model::queue::fixtures::{row, snapshot, unknown_row};
+
+    /// What is shown of a sick listener at port 8080 and of one at port 80 that is well, in two intervals.
+    fn shown(line: &str) -> [String; 2] {
+        let arguments = args::Arguments::try_parse_from(line.split(' ')).unwrap();
+        let args::Command::Listeners(listeners) = arguments.command else { panic!("{line}") };
+        let filter = watch::filter(&listeners.filter()).unwrap();
+        let screen = Screen::new(&arguments.global, &listeners, filter, "web1".to_owned());
+        let mut screen = Screen { refreshes: false, ..screen };
+        [(); 2].map(|()| String::from_utf8(screen.show(&snapshot(vec![row(), unknown_row()])).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn what_is_asked_for_is_shown() {
+        for (arguments, has, has_not) in [
+            ("", vec!["2 listeners, 1 sick", ":8080 ", ":80 "], vec!["Numbers:"]),
+            ("--port 80", vec!["1 listeners, 0 sick", ":80 "], vec![":8080 "]),
+            ("--pid 47", vec!["1 listeners, 1 sick", ":8080 "], vec![":80 "]),
+            ("-n 1", vec!["2 listeners, 1 sick", ":8080 ", "... and 1 more"], vec![":80 "]),
+            ("--explain", vec!["2 listeners, 1 sick", "0:8080  saturated", "Numbers:"], vec!["0:80 "]),
+            ("--explain 80", vec!["1 listeners, 0 sick", "0:80  ok", "Numbers:"], vec![":8080 "]),
+            ("--explain -4", vec!["0:8080  saturated", "0:80  ok"], vec![]),
+            ("--explain 5", vec!["0 listeners", "listens at port 5 "], vec!["Numbers:"]),
+            ("--explain -6", vec!["0 listeners", "there is no such listener"], vec!["Numbers:"]),
+        ] {
+            let line = format!("overwatch --color never listeners {arguments}");
+            let [text, again] = shown(line.trim_end());
+            assert_eq!(again, format!("\n{text}"), "{line}");
+            for has in has {
+                assert!(text.contains(has), "{line}: {has} is not in\n{text}");
+            }
+            for has_not in has_not {
+                assert!(!text.contains(has_not), "{line}: {has_not} is in\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn scripts_get_the_same_rows() {
+        for (arguments, ports) in
+            [("", vec![8080, 80]), ("--explain", vec![8080]), ("--explain 80", vec![80]), ("-n 1", vec![8080])]
+        {
+            let line = format!("overwatch -o json listeners {arguments}");
+            let object: serde_json::Value = serde_json::from_str(&shown(line.trim_end())[0]).unwrap();
+            let rows = object["listeners"].as_array().unwrap();
+            assert_eq!(rows.iter().map(|row| row["local_port"].clone()).collect::<Vec<_>>(), ports, "{line}");
+            let [records, again] = shown(&line.trim_end().replace("json", "csv"));
+            assert_eq!(records.lines().count(), 1 + ports.len(), "{line}");
+            // The heading comes once.
+            assert_eq!(again.lines().count(), ports.len(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Samples to what is known of each listening socket.
+//!
+//! The numbers of a queue come from the kernel's look at the socket itself; who is served, from the set of connections that were accepted
+//! and that a process still holds. Each count is the number of members of that set, so that none can drift: what a lost change has left
+//! behind is corrected by the next table, as in `open`.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use overwatch_common::{
+    connection::{Connection, role},
+    counter::Counter,
+    event::Change,
+};
+
+use self::{
+    refused::{Drops, split},
+    socket::{Seen, Socket},
+};
+use super::{
+    clock::Clock,
+    queue::{Holder, Queue},
+    snapshot::address,
+    state::{CLOSE, LISTEN, before_accept},
+};
+use crate::collect::{HolderReading, ListenerReading, Sample};
+
+mod refused;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+/// A connection's life: the socket's address, and when it was born.
+type Key = (u64, u64);
+
+/// A connection that was accepted.
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    /// Kernel address of the listening socket, if it is known which.
+    listener: Option<u64>,
+    place: Place,
+    /// A process holds it.
+    is_served: bool,
+}
+
+/// An address that is listened at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    netns: u32,
+    local_addr: IpAddr,
+    local_port: u16,
+}
+
+/// What a namespace has refused.
+#[derive(Clone, Copy, Debug, Default)]
+struct Namespace {
+    overflows: u64,
+    /// Of the overflows of the last interval: those that are on no socket yet. Drops and overflows are not read at one instant.
+    left: u64,
+}
+
+/// The model of the listening sockets. Feed it one sample for each interval.
+#[derive(Debug, Default)]
+pub struct Queues {
+    sockets: HashMap<u64, Socket>,
+    /// The same by address.
+    places: HashMap<Place, Vec<u64>>,
+    members: HashMap<Key, Member>,
+    /// What ended in the last sample.
+    ended: HashSet<Key>,
+    namespaces: HashMap<u32, Namespace>,
+    numbers: u64,
+    /// When the last table was read.
+    table_ns: u64,
+    before_ns: u64,
+    change_lost: u64,
+}
+
+/// What an interval tells of the listening sockets.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// Of each socket.
+    pub queues: Vec<Queue>,
+    /// Changes that were lost.
+    pub lost_events: u64,
+}
+
+impl Queues {
+    /// Takes in a sample, which is an interval.
+    pub fn update(&mut self, sample: &Sample) -> Told {
+        let readings = sample.queues.as_deref().unwrap_or_default();
+        self.begin(readings);
+        let ended: HashSet<Key> =
+            sample.closed.iter().map(|closed| (closed.sock, closed.connection.created_ns)).collect();
+        for change in &sample.changes {
+            // Its end was in the sample before, and has told of everything.
+            if !self.ended.contains(&(change.sock, change.created_ns)) {
+                self.change(change);
+            }
+        }
+        for closed in &sample.closed {
+            self.end((closed.sock, closed.connection.created_ns), &closed.connection);
+        }
+        if let Some(table) = &sample.table {
+            self.take_table(table, &ended, sample.monotonic_ns);
+        }
+        self.ended = ended;
+        let lost = sample.counters.get(Counter::ChangeLost);
+        let lost_events = lost - std::mem::replace(&mut self.change_lost, lost).min(lost);
+        let told = Told { queues: self.rows(sample, readings), lost_events };
+        self.before_ns = sample.monotonic_ns;
+        told
+    }
+
+    /// Makes room for sockets that are new, and forgets those that have gone.
+    fn begin(&mut self, readings: &[ListenerReading]) {
+        let present: HashMap<u64, u64> =
+            readings.iter().map(|reading| (reading.sock, reading.listener.since_ns)).collect();
+        self.sockets.retain(|sock, socket| present.get(sock) == Some(&socket.since_ns));
+        for reading in readings {
+            let numbers = &mut self.numbers;
+            self.sockets.entry(reading.sock).or_insert_with(|| {
+                *numbers += 1;
+                Socket::new(*numbers, reading)
+            });
+        }
+        self.places.clear();
+        for socket in self.sockets.values() {
+            self.places.entry(socket.place()).or_default().push(socket.sock);
+        }
+    }
+
+    fn change(&mut self, change: &Change) {
+        let key = (change.sock, change.created_ns);
+        let (old, new) = (u32::from(change.old), u32::from(change.new));
+        if change.role != role::SERVER || old == LISTEN || new == LISTEN {
+            return;
+        }
+        if old == new {
+            if change.tgid != 0 && change.time_ns >= self.table_ns && !self.members.contains_key(&key) {
+                self.accept(key, &Accepted::by_change(change));
+            }
+        } else if change.let_go != 0 || new == CLOSE {
+            self.release(key);
+        }
+    }
+
+    /// A process has accepted it.
+    fn accept(&mut self, key: Key, accepted: &Accepted) {
+        let listener = self.listener_of(accepted);
+        if let Some(socket) = listener.and_then(|sock| self.sockets.get_mut(&sock)) {
+            socket.accepted(&Seen {
+                sock: key.0,
+                accepted_ns: accepted.time_ns,
+                established_ns: accepted.established_ns,
+                queued_behind: accepted.queued_behind,
+                is_in_interval: accepted.established_ns >= self.before_ns,
+            });
+        }
+        self.members.insert(key, Member { listener, place: accepted.place, is_served: true });
+    }
+
+    /// No process holds it any more.
+    fn release(&mut self, key: Key) {
+        if let Some(member) = self.members.get_mut(&key)
+            && std::mem::replace(&mut member.is_served, false)
+            && let Some(socket) = member.listener.and_then(|sock| self.sockets.get_mut(&sock))
+        {
+            socket.served += 1;
+        }
+    }
+
+    /// It has ended. Where its accept was lost, the last record tells of it.
+    fn end(&mut self, key: Key, connection: &Connection) {
+        if !self.members.contains_key(&key) && connection.role == role::SERVER && connection.accepted_ns > self.table_ns
+        {
+            self.accept(key, &Accepted::by_entry(connection));
+        }
+        self.release(key);
+        self.members.remove(&key);
+    }
+
+    /// The table replaces the set: it is newer than all changes in its sample.
+    fn take_table(&mut self, table: &[(u64, Connection)], ended: &HashSet<Key>, now_ns: u64) {
+        let mut known = std::mem::take(&mut self.members);
+        for (sock, connection) in table {
+            let key = (*sock, connection.created_ns);
+            let is_over = ended.contains(&key) || self.ended.contains(&key);
+            if connection.role != role::SERVER || !connection.is_accepted() || is_over {
+                continue;
+            }
+            let accepted = Accepted::by_entry(connection);
+            if let Some(member) = known.remove(&key) {
+                self.members.insert(key, member);
+            } else if connection.accepted_ns > self.table_ns {
+                self.accept(key, &accepted);
+            } else {
+                let is_served = before_accept(connection.state) && connection.state != CLOSE;
+                let member = Member { listener: self.listener_of(&accepted), place: accepted.place, is_served };
+                self.members.insert(key, member);
+            }
+            if connection.state == CLOSE {
+                self.release(key);
+            }
+        }
+        self.table_ns = now_ns;
+    }
+
+    /// The listening socket that it came from: as the hook at accept has it, else the only one at that address.
+    fn listener_of(&self, accepted: &Accepted) -> Option<u64> {
+        if self.sockets.contains_key(&accepted.listener) {
+            return Some(accepted.listener);
+        }
+        let Place { netns, local_addr, local_port } = accepted.place;
+        // As in the kernel, the exact address goes before the wildcard, and that of IPv4 before that of IPv6.
+        let any_v4 = local_addr.is_ipv4().then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let bound = [Some(local_addr), any_v4, Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED))];
+        let at = |local_addr| self.places.get(&Place { netns, local_addr, local_port });
+        match bound.into_iter().flatten().find_map(at)?.as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        }
+    }
+
+    fn rows(&mut self, sample: &Sample, readings: &[ListenerReading]) -> Vec<Queue> {
+        let mut serving: HashMap<u64, u64> = HashMap::new();
+        let mut unplaced: HashSet<(u32, u16)> = HashSet::new();
+        for member in self.members.values().filter(|member| member.is_served) {
+            match member.listener {
+                Some(sock) => *serving.entry(sock).or_default() += 1,
+                None => drop(unplaced.insert((member.place.netns, member.place.local_port))),
+            }
+        }
+        self.tell_drops_apart(sample, readings);
+        let clock = Clock::of(sample);
+        let mut queues = Vec::with_capacity(readings.len());
+        for reading in readings {
+            let Some(socket) = self.sockets.get_mut(&reading.sock) else { continue };
+            let siblings = self.places.get(&socket.place()).map_or(0, |all| all.len().saturating_sub(1)) as u32;
+            let is_unknown = siblings > 0 && unplaced.contains(&(socket.netns, socket.local_port));
+            let namespace = sample.namespaces.iter().find(|namespace| namespace.netns == socket.netns);
+            socket.namespace(namespace);
+            let mut queue = socket.row(reading, sample.refusals, &clock, (self.before_ns, sample.monotonic_ns));
+            queue.siblings = siblings;
+            queue.serving = (!is_unknown).then(|| serving.get(&reading.sock).copied().unwrap_or(0));
+
+            let holders = reading.inode.and_then(|inode| sample.holders.get(&inode));
+            queue.holders = holders.into_iter().flatten().map(holder).collect();
+            queues.push(queue);
+        }
+        queues
+    }
+
+    fn tell_drops_apart(&mut self, sample: &Sample, readings: &[ListenerReading]) {
+        let mut by_namespace: HashMap<u32, Vec<(u64, Drops)>> = HashMap::new();
+        for reading in readings {
+            if let Some(socket) = self.sockets.get_mut(&reading.sock) {
+                by_namespace
+                    .entry(reading.listener.netns)
+                    .or_default()
+                    .push((reading.sock, socket.drops_since(reading, sample.refusals)));
+            }
+        }
+        for (netns, sockets) in by_namespace {
+            let is_first = !self.namespaces.contains_key(&netns);
+            let namespace = self.namespaces.entry(netns).or_default();
+            let reading = sample.namespaces.iter().find(|reading| reading.netns == netns);
+            let overflows = reading.and_then(|reading| reading.limits.overflows).map(|now| {
+                let before = std::mem::replace(&mut namespace.overflows, now.listen_overflows);
+                if is_first { 0 } else { now.listen_overflows.saturating_sub(before) + namespace.left }
+            });
+            let drops: Vec<Drops> = sockets.iter().map(|(_, drops)| *drops).collect();
+            let (refused, left) = split(&drops, overflows);
+            namespace.left = left;
+            for ((sock, _), refused) in sockets.iter().zip(refused) {
+                if let Some(socket) = self.sockets.get_mut(sock) {
+                    socket.refused(&refused);
+                }
+            }
+        }
+    }
+}
+
+fn holder(reading: &HolderReading) -> Holder {
+    let HolderReading { process, activity } = reading;
+    let activity = activity.as_ref();
+    Holder {
+        pid: process.pid,
+        comm: process.comm.clone(),
+        cgroup_id: process.cgroup_id,
+        threads: activity.map(|activity| activity.threads),
+        on_cpu: activity.and_then(|activity| activity.on_cpu),
+        open_files: activity.and_then(|activity| activity.open_files),
+        open_files_limit: activity.and_then(|activity| activity.open_files_limit),
+        throttling: activity.and_then(|activity| activity.throttling),
+    }
+}
+
+/// What is known of a connection when it is accepted.
+struct Accepted {
+    place: Place,
+    /// Kernel address of the listening socket; 0 when no hook has told.
+    listener: u64,
+    established_ns: u64,
+    time_ns: u64,
+    queued_behind: u32,
+}
+
+impl Accepted {
+    fn by_change(change: &Change) -> Self {
+        let place =
+            Place { netns: change.netns, local_addr: address(change.local_addr), local_port: change.local_port };
+        Self {
+            place,
+            listener: change.listener,
+            established_ns: change.established_ns,
+            time_ns: change.time_ns,
+            queued_behind: change.queued_behind,
+        }
+    }
+
+    fn by_entry(connection: &Connection) -> Self {
+        let local_addr = address(connection.local_addr);
+        Self {
+            place: Place { netns: connection.netns, local_addr, local_port: connection.local_port },
+            listener: connection.listener,
+            established_ns: connection.established_ns,
+            time_ns: connection.accepted_ns,
+            // Its place in the queue was not written down.
+            queued_behind: 0,
+        }
+    }
+}

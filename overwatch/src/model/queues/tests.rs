@@ -1,0 +1,251 @@
+use std::time::Duration;
+
+use overwatch_common::connection::{Connection, Listener, state};
+
+use super::*;
+use crate::{
+    collect::{ClosedConnection, NamespaceReading, RefusalsSeen, WaitingReading},
+    kernel::netstat::{Limits, Overflows},
+    model::{
+        fixtures::{bytes, change, connection, listener, sample},
+        queue::Count,
+    },
+};
+
+const SECOND: u64 = 1_000_000_000;
+const MILLISECOND: u64 = 1_000_000;
+/// Addresses of listening sockets.
+const FIRST: u64 = 0x1000;
+const SECOND_SOCKET: u64 = 0x2000;
+
+/// 10.0.0.1:80 in namespace 7, which listened before overwatch.
+fn reading(sock: u64) -> ListenerReading {
+    ListenerReading {
+        sock,
+        listener: listener(0, "10.0.0.1"),
+        time_ns: 0,
+        inode: Some(sock + 1),
+        accept_queue: 0,
+        backlog_limit: 511,
+        drops: 0,
+        syn_queue: 0,
+        syn_queue_young: 0,
+        defers_accept: false,
+        waiting: Vec::new(),
+    }
+}
+
+/// The end of a second.
+fn at(seconds: u64, queues: Vec<ListenerReading>) -> Sample {
+    Sample { monotonic_ns: seconds * SECOND, queues: Some(queues), ..sample() }
+}
+
+/// Connection `sock` was put into the queue and is now accepted.
+fn accept(sock: u64, listener: u64, established_ns: u64, time_ns: u64) -> Change {
+    Change { listener, established_ns, ..change(sock, established_ns, time_ns, (1, 1)) }
+}
+
+fn entry(listener: u64, established_ns: u64, accepted_ns: u64) -> Connection {
+    Connection {
+        created_ns: established_ns,
+        established_ns,
+        accepted_ns,
+        listener,
+        role: role::SERVER,
+        state: state::ESTABLISHED,
+        tgid: if accepted_ns == 0 { 0 } else { 42 },
+        netns: 7,
+        local_addr: bytes("10.0.0.1"),
+        local_port: 80,
+        ..connection(0, 0, 0)
+    }
+}
+
+#[test]
+fn a_connection_is_served_from_accept_until_its_process_lets_go() {
+    let mut queues = Queues::default();
+    let changes =
+        vec![accept(1, FIRST, SECOND / 2, SECOND / 2 + 40 * MILLISECOND), accept(2, FIRST, SECOND / 2, SECOND / 2)];
+    let told = queues.update(&Sample { changes, ..at(1, vec![reading(FIRST)]) });
+    let row = &told.queues[0];
+    assert_eq!((row.accepts.interval, row.serving, row.served), (2, Some(2), 0));
+    let waits = row.accept_waits.unwrap();
+    assert_eq!((waits.max, waits.p50), (Duration::from_millis(40), Duration::from_micros(1).min(waits.p50)));
+
+    // shutdown(SHUT_WR): the process goes on reading.
+    let half = change(1, SECOND / 2, SECOND + 1, (1, 4));
+    let told = queues.update(&Sample { changes: vec![half], ..at(2, vec![reading(FIRST)]) });
+    assert_eq!(
+        (told.queues[0].serving, told.queues[0].accepts.interval, told.queues[0].accept_waits),
+        (Some(2), 0, None)
+    );
+
+    let closed = Change { let_go: 1, ..change(1, SECOND / 2, 2 * SECOND + 1, (1, 4)) };
+    let told = queues.update(&Sample { changes: vec![closed], ..at(3, vec![reading(FIRST)]) });
+    assert_eq!((told.queues[0].serving, told.queues[0].served), (Some(1), 1));
+
+    // The last records count nothing twice.
+    let ended = |sock| ClosedConnection { sock, connection: entry(FIRST, SECOND / 2, SECOND / 2), shares: Vec::new() };
+    let told = queues.update(&Sample { closed: vec![ended(1), ended(2)], ..at(4, vec![reading(FIRST)]) });
+    assert_eq!((told.queues[0].serving, told.queues[0].served), (Some(0), 1));
+    assert_eq!(told.queues[0].accepts, Count { interval: 0, total: 2 });
+    // Nor does a change that comes after them.
+    let late = accept(1, FIRST, SECOND / 2, SECOND / 2);
+    let told = queues.update(&Sample { changes: vec![late], ..at(5, vec![reading(FIRST)]) });
+    assert_eq!((told.queues[0].serving, told.queues[0].accepts.total), (Some(0), 2));
+}
+
+#[test]
+fn an_accept_that_was_lost_is_known_from_the_last_record_or_the_table() {
+    let mut queues = Queues::default();
+    queues.update(&Sample { table: Some(Vec::new()), ..at(1, vec![reading(FIRST)]) });
+    let short = ClosedConnection { sock: 1, connection: entry(FIRST, SECOND + 1, SECOND + 2), shares: Vec::new() };
+    let told = queues.update(&Sample { closed: vec![short], ..at(2, vec![reading(FIRST)]) });
+    assert_eq!((told.queues[0].accepts.interval, told.queues[0].served, told.queues[0].serving), (1, 1, Some(0)));
+    let table = vec![(2, entry(FIRST, SECOND + 1, SECOND + 2)), (3, entry(FIRST, 0, 0))];
+    let told = queues.update(&Sample { table: Some(table), ..at(3, vec![reading(FIRST)]) });
+    // The other one waits: it has no owner.
+    assert_eq!((told.queues[0].accepts.interval, told.queues[0].serving), (1, Some(1)));
+}
+
+#[test]
+fn what_was_open_before_is_served_but_was_not_accepted_now() {
+    let mut queues = Queues::default();
+    let before = Connection { tgid: 42, ..entry(0, 0, 0) };
+    let closing = Connection { state: state::FIN_WAIT2, ..before };
+    let table = vec![(1, before), (2, before), (3, closing)];
+    let told = queues.update(&Sample { table: Some(table), ..at(1, vec![reading(FIRST)]) });
+    assert_eq!((told.queues[0].accepts.total, told.queues[0].serving), (0, Some(2)));
+}
+
+#[test]
+fn sockets_that_share_a_port_are_told_apart_by_the_hook_or_not_at_all() {
+    let mut queues = Queues::default();
+    let both = || vec![reading(FIRST), reading(SECOND_SOCKET)];
+    let changes = vec![accept(1, FIRST, 1, 2), accept(2, SECOND_SOCKET, 1, 2), accept(3, SECOND_SOCKET, 1, 2)];
+    let told = queues.update(&Sample { changes, ..at(1, both()) });
+    let numbers: Vec<_> = told.queues.iter().map(|row| (row.siblings, row.serving, row.accepts.interval)).collect();
+    assert_eq!(numbers, [(1, Some(1), 1), (1, Some(2), 2)]);
+    let told = queues.update(&Sample { changes: vec![accept(4, 0, SECOND + 1, SECOND + 2)], ..at(2, both()) });
+    assert!(told.queues.iter().all(|row| row.serving.is_none()));
+    let ended = ClosedConnection { sock: 4, connection: entry(0, SECOND + 1, SECOND + 2), shares: Vec::new() };
+    let told = queues.update(&Sample { closed: vec![ended], ..at(3, both()) });
+    assert_eq!(told.queues.iter().map(|row| row.serving).collect::<Vec<_>>(), [Some(1), Some(2)]);
+}
+
+#[test]
+fn the_peak_is_the_most_that_any_connection_of_the_interval_found() {
+    let mut queues = Queues::default();
+    queues.update(&at(1, vec![reading(FIRST)]));
+    let of_now = Change { queued_behind: 6, ..accept(1, FIRST, SECOND + 1, SECOND + 9) };
+    let of_before = Change { queued_behind: 30, ..accept(2, FIRST, 1, SECOND + 9) };
+    let told = queues.update(&Sample {
+        changes: vec![of_now, of_before],
+        ..at(2, vec![ListenerReading { accept_queue: 2, ..reading(FIRST) }])
+    });
+    let row = &told.queues[0];
+    assert_eq!((row.accept_queue, row.accept_queue_peak), (2, 7));
+    assert_eq!(row.arrivals, Count { interval: 4, total: 4 });
+    let told = queues.update(&at(3, vec![reading(FIRST)]));
+    assert_eq!((told.queues[0].accept_queue_peak, told.queues[0].arrivals.interval), (2, 0));
+}
+
+#[test]
+fn ages_are_by_our_own_sight_else_by_the_kernels() {
+    let mut queues = Queues::default();
+    let client = |sock, established_ns, waited| WaitingReading {
+        sock,
+        established_ns,
+        remote_addr: bytes("10.0.0.2"),
+        remote_port: 50_000,
+        state: state::CLOSE_WAIT,
+        unread_bytes: 81,
+        created_ns: 1,
+        queued_behind: 0,
+        waited,
+    };
+    let waiting = |age| vec![client(1, 3 * SECOND, None), client(2, 0, age), client(3, 0, None)];
+    let sick = |age| vec![ListenerReading { accept_queue: 3, waiting: waiting(age), ..reading(FIRST) }];
+    let told = queues.update(&at(5, sick(Some(Duration::from_secs(4)))));
+    let ages: Vec<_> = told.queues[0].waiting.iter().map(|client| client.waiting.map(|age| age.as_secs())).collect();
+    assert_eq!(ages, [Some(2), Some(4), None]);
+    assert_eq!(told.queues[0].oldest_wait(), Some(Duration::from_secs(4)));
+    assert_eq!((told.queues[0].waiting[0].unread_bytes, told.queues[0].waiting[0].state), (81, state::CLOSE_WAIT));
+    // An age that was known once goes on evenly, whatever the coarser clock says.
+    let told = queues.update(&at(6, sick(Some(Duration::from_millis(5_004)))));
+    assert_eq!(told.queues[0].waiting[1].waiting, Some(Duration::from_secs(5)));
+    let told = queues.update(&Sample { changes: vec![accept(2, FIRST, 0, 7 * SECOND)], ..at(7, vec![reading(FIRST)]) });
+    assert_eq!(told.queues[0].accept_waits.unwrap().max, Duration::from_secs(6));
+    assert_eq!(told.queues[0].waiting_total, 0);
+}
+
+#[test]
+fn drops_before_overwatch_do_not_count_and_those_of_a_new_socket_do() {
+    let mut queues = Queues::default();
+    let refusals = RefusalsSeen { at_syn: true, at_ack: true };
+    let counted = |since_ns, local_port, overflows_syn, overflows_ack| Listener {
+        since_ns,
+        local_port,
+        overflows_syn,
+        overflows_ack,
+        ..listener(0, "10.0.0.1")
+    };
+    let old =
+        |drops, overflows_syn| ListenerReading { drops, listener: counted(0, 80, overflows_syn, 0), ..reading(FIRST) };
+    let new = ListenerReading { drops: 9, listener: counted(5, 81, 4, 2), ..reading(SECOND_SOCKET) };
+    queues.update(&Sample { refusals, ..at(1, vec![old(70, 0)]) });
+    let told = queues.update(&Sample { refusals, ..at(2, vec![old(73, 3), new.clone()]) });
+    let numbers = |row: &Queue| (row.overflows_syn.interval, row.overflows_ack.interval, row.other_drops.interval);
+    assert_eq!(told.queues.iter().map(numbers).collect::<Vec<_>>(), [(3, 0, 0), (4, 2, 1)]);
+    let told = queues.update(&Sample { refusals, ..at(3, vec![old(73, 3), new]) });
+    assert_eq!(told.queues.iter().map(numbers).collect::<Vec<_>>(), [(0, 0, 0), (0, 0, 0)]);
+    assert_eq!(told.queues[1].overflows(), Count { interval: 0, total: 6 });
+    assert!(told.queues[1].overflows_exact);
+}
+
+#[test]
+fn without_hooks_the_namespace_says_how_many_were_refused() {
+    let mut queues = Queues::default();
+    let namespace = |listen_overflows| NamespaceReading {
+        netns: 7,
+        limits: Limits {
+            overflows: Some(Overflows { listen_overflows, ..Overflows::default() }),
+            somaxconn: Some(4_096),
+            syncookies: None,
+        },
+    };
+    let full = |drops| ListenerReading { drops, accept_queue: 3, backlog_limit: 2, ..reading(FIRST) };
+    queues.update(&Sample { namespaces: vec![namespace(100)], ..at(1, vec![full(50)]) });
+    let told = queues.update(&Sample { namespaces: vec![namespace(108)], ..at(2, vec![full(56)]) });
+    assert_eq!((told.queues[0].overflows().interval, told.queues[0].somaxconn), (6, Some(4_096)));
+    assert_eq!(told.queues[0].syn_cookies, None);
+    // Two more had been refused after the look.
+    let told = queues.update(&Sample { namespaces: vec![namespace(108)], ..at(3, vec![full(58)]) });
+    assert_eq!((told.queues[0].overflows().interval, told.queues[0].other_drops.interval), (2, 0));
+    let told = queues.update(&at(4, vec![full(58)]));
+    assert_eq!((told.queues[0].overflows(), told.queues[0].somaxconn), (Count { interval: 0, total: 8 }, Some(4_096)));
+}
+
+#[test]
+fn a_socket_that_listens_anew_at_the_same_address_is_another() {
+    let mut queues = Queues::default();
+    let first = queues.update(&Sample { changes: vec![accept(1, FIRST, 1, 2)], ..at(1, vec![reading(FIRST)]) });
+    let anew = ListenerReading { listener: listener(SECOND + 5, "10.0.0.1"), ..reading(FIRST) };
+    let told = queues.update(&at(2, vec![anew]));
+    assert_ne!(told.queues[0].listener, first.queues[0].listener);
+    assert_eq!(told.queues[0].accepts.total, 0);
+    let told = queues.update(&at(3, Vec::new()));
+    assert!(told.queues.is_empty() && queues.sockets.is_empty());
+}
+
+#[test]
+fn waits_are_right_to_a_percent() {
+    let mut queues = Queues::default();
+    let waited = |index: u64| accept(index, FIRST, SECOND, SECOND + index * MILLISECOND);
+    let told = queues.update(&Sample { changes: (1..=1_000).map(waited).collect(), ..at(3, vec![reading(FIRST)]) });
+    let waits = told.queues[0].accept_waits.unwrap();
+    for (is, milliseconds) in [(waits.p50, 500.0), (waits.p90, 900.0), (waits.p99, 990.0), (waits.max, 1_000.0)] {
+        let error = (is.as_secs_f64() * 1_000.0 / milliseconds - 1.0).abs();
+        assert!(error < 0.01, "{is:?} instead of {milliseconds} ms");
+    }
+}
