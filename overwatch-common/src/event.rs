@@ -154,8 +154,11 @@ pub const EPOCH: u32 = 0;
 pub const WAS_FULL: u32 = 1;
 /// Word of the array `CONTROL`: number of the last audit, from 1; 0 while there was none. The user side writes it.
 pub const AUDIT: u32 = 2;
+/// Word of the array `CONTROL`: not 0 where the kernel skips programs, so that a return may find the slot of an earlier call (kprobe tier).
+/// The user side writes it.
+pub const SKIPS: u32 = 3;
 /// How many words there are.
-pub const CONTROL_WORDS: u32 = 3;
+pub const CONTROL_WORDS: u32 = 4;
 
 const _: () = assert!(size_of::<Activity>() == 24);
 const _: () = assert!(size_of::<Closed>() == 16 + size_of::<Connection>());

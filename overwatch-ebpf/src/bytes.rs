@@ -12,7 +12,7 @@ use overwatch_common::{connection::InFlight, counter::Counter};
 
 use crate::{
     kernel::{self, Address, argument, follow, register},
-    maps::{IN_FLIGHT, count},
+    maps::{IN_FLIGHT, count, may_have_skipped},
     table::{self, Moved},
 };
 
@@ -139,7 +139,7 @@ pub(crate) fn sendpage_enter(context: ProbeContext) -> u32 {
 /// Counts a call, unless the socket cannot have moved so much: then the bytes are another's, and are made good there.
 #[inline(always)]
 fn accounted(sock: Address, sent: u64, received: u64) {
-    if table::is_possible(sock, sent, received) {
+    if !may_have_skipped() || table::is_possible(sock, sent, received) {
         table::account(sock, Moved { sent, received });
     } else {
         count(Counter::ReturnUnmatched, 1);

@@ -7,7 +7,7 @@ use aya_ebpf::{
 use overwatch_common::{
     connection::{Connecting, Connection, InFlight, Listener, Owner, Share, ShareKey},
     counter::{COUNTERS as COUNTER_NAMES, Counter},
-    event::{AUDIT, CONTROL_WORDS, ClosedKey, EPOCH, LostKey, LostSum, WAS_FULL},
+    event::{AUDIT, CONTROL_WORDS, ClosedKey, EPOCH, LostKey, LostSum, SKIPS, WAS_FULL},
 };
 
 /// The connection table, keyed by the socket's address.
@@ -108,6 +108,13 @@ pub(crate) fn note_full() {
 pub(crate) fn was_full() -> bool {
     // SAFETY: as in `epoch`.
     CONTROL.get_ptr(WAS_FULL).is_some_and(|word| unsafe { core::ptr::read_volatile(word) } != 0)
+}
+
+/// True where the kernel has skipped programs, or may have.
+#[inline(always)]
+pub(crate) fn may_have_skipped() -> bool {
+    // SAFETY: as in `epoch`.
+    CONTROL.get_ptr(SKIPS).is_some_and(|word| unsafe { core::ptr::read_volatile(word) } != 0)
 }
 
 /// Number of the running audit, or of the last one.

@@ -32,17 +32,22 @@ pub(crate) fn now(sock: Address, sequence: Sequence) -> Moved {
     Moved { sent: transmitted + queued(sock, sequence), received: received(sock) }
 }
 
-/// More than this was certainly not moved. Read in an order in which another CPU can only make it too large, and with our SYN and FIN and
-/// the peer's FIN in it.
+/// More than this was certainly not sent. Read in an order in which another CPU can only make it too large, and with our SYN and FIN.
 #[inline(always)]
-pub(crate) fn at_most(sock: Address) -> Moved {
-    let copied_seq: u32 = read(sock, kernel::TCP_COPIED_SEQ.load());
-    let next_seq: u32 = read(sock, kernel::TCP_RCV_NXT.load());
-    let arrived: u64 = read(sock, kernel::TCP_BYTES_RECEIVED.load());
+pub(crate) fn at_most_sent(sock: Address) -> u64 {
     let unacked_seq: u32 = read(sock, kernel::TCP_SND_UNA.load());
     let write_seq: u32 = read(sock, kernel::TCP_WRITE_SEQ.load());
     let acked: u64 = read(sock, kernel::TCP_BYTES_ACKED.load());
-    Moved { sent: acked + ahead(write_seq, unacked_seq), received: less(arrived, ahead(next_seq, copied_seq)) }
+    acked + ahead(write_seq, unacked_seq)
+}
+
+/// More than this was certainly not received, likewise, and with the peer's FIN.
+#[inline(always)]
+pub(crate) fn at_most_received(sock: Address) -> u64 {
+    let copied_seq: u32 = read(sock, kernel::TCP_COPIED_SEQ.load());
+    let next_seq: u32 = read(sock, kernel::TCP_RCV_NXT.load());
+    let arrived: u64 = read(sock, kernel::TCP_BYTES_RECEIVED.load());
+    less(arrived, ahead(next_seq, copied_seq))
 }
 
 /// Payload that was transmitted, each byte once.

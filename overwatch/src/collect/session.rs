@@ -136,6 +136,7 @@ impl Session {
         // Before anything moves: an entry that is announced in no epoch would wait for its next bytes.
         let mut maps = Maps::take(&mut ebpf)?;
         maps.set_epoch(FIRST_EPOCH)?;
+        maps.set_skips(true)?;
         let mut attached = attach::attach(&mut ebpf, &btf, &plans, wanted)
             .map_err(|(refusal, attempts)| SessionError::Refused { refusal, attempts })?;
         attached.degradations.extend((!host.initial_pid_namespace).then(other_pid_namespace));
@@ -273,6 +274,8 @@ impl Session {
             self.pending.active.clear();
         }
         let skips = self.skips.look(&self.ebpf, last);
+        // Until the first look nobody knows.
+        self.maps.set_skips(skips.all.is_some_and(|skipped| skipped > 0))?;
         if self.audits.is_due(skips.life, last) {
             self.audit(skips.life)?;
             anew = true;

@@ -7,7 +7,7 @@ use aya::{
 use overwatch_common::{
     connection::{Connection, Listener, Share, ShareKey},
     counter::COUNTERS,
-    event::{AUDIT, ClosedKey, EPOCH, LostKey, LostSum},
+    event::{AUDIT, ClosedKey, EPOCH, LostKey, LostSum, SKIPS},
 };
 
 use super::sample::Counters;
@@ -45,6 +45,10 @@ impl Maps {
 
     pub(super) fn set_audit(&mut self, number: u16) -> Result<(), MapError> {
         self.control.set(AUDIT, u32::from(number), 0)
+    }
+
+    pub(super) fn set_skips(&mut self, may_have: bool) -> Result<(), MapError> {
+        self.control.set(SKIPS, u32::from(may_have), 0)
     }
 
     pub(super) fn counters(&self) -> Result<Counters, MapError> {
