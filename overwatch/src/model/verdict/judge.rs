@@ -65,6 +65,8 @@ impl Episode {
             self.last[reached as usize] = Some(self.elapsed);
         }
         let elapsed = self.elapsed;
+        // To the nearest interval: none is exactly as long as it should be, and three of a second each are three seconds.
+        let calm = calm.saturating_sub((interval / 2).min(calm / 4));
         let holds =
             |level: &Level| self.last[*level as usize].is_some_and(|last| last == elapsed || elapsed - last < calm);
         let held = Level::ALL.into_iter().rev().find(holds).unwrap_or(Level::Ok);
