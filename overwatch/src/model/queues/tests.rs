@@ -249,3 +249,14 @@ fn waits_are_right_to_a_percent() {
         assert!(error < 0.01, "{is:?} instead of {milliseconds} ms");
     }
 }
+
+#[test]
+fn what_happened_after_the_end_of_an_interval_is_in_the_next() {
+    let mut queues = Queues::default();
+    let early = accept(1, FIRST, SECOND / 2, SECOND);
+    let late = accept(2, FIRST, SECOND / 2, SECOND + MILLISECOND);
+    let told = queues.update(&Sample { changes: vec![early, late], ..at(1, vec![reading(FIRST)]) });
+    assert_eq!(told.queues[0].accepts.interval, 1);
+    let told = queues.update(&at(2, vec![reading(FIRST)]));
+    assert_eq!((told.queues[0].accepts.interval, told.queues[0].serving), (1, Some(2)));
+}
