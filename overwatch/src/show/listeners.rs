@@ -203,7 +203,8 @@ pub(super) fn summary(interval: &Interval<'_>) -> Vec<String> {
     let sick = interval.rows.iter().filter(|(row, _)| row.is_sick()).count();
     let time = humantime::format_rfc3339_seconds(interval.snapshot.time);
     let host = printable(interval.host);
-    let mut lines = vec![format!("{time}  {} listeners, {sick} sick  {host}", interval.all)];
+    let plural = if interval.all == 1 { "" } else { "s" };
+    let mut lines = vec![format!("{time}  {} listener{plural}, {sick} sick  {host}", interval.all)];
     if interval.snapshot.lost_events > 0 {
         lines.push(format!("LOST: {} changes; accepts among them are not counted", interval.snapshot.lost_events));
     }

@@ -19,7 +19,7 @@ fn told(rows: Vec<Row>, style: Style) -> Vec<String> {
 fn the_whole_story_is_told() {
     let text = told(vec![row()], PLAIN).join("\n");
     for line in [
-        "1970-01-01T00:01:40Z  1 listeners, 1 sick  web1",
+        "1970-01-01T00:01:40Z  1 listener, 1 sick  web1",
         "\n\n0.0.0.0:8080  saturated: worker_limit, for 10.00s  6x apache2\nWhy:\n  - 5 connections are served",
         "\n  - The client that came first has waited 9.5 s.\nWhat to do:\n  - Raise MaxRequestWorkers",
         "\nMore: docs/runbooks/worker_limit.md\nNumbers:\n",
