@@ -222,8 +222,10 @@ pub struct Listener {
     pub overflows_syn: u64,
     /// Handshakes whose last ACK was refused because the accept queue was full.
     pub overflows_ack: u64,
-    /// SYNs that were refused because the SYN queue was full and there are no cookies.
+    /// SYNs that were refused because there were more in the SYN queue than its limit, and there are no cookies.
     pub syn_queue_overflows: u64,
+    /// SYNs that found as many in the SYN queue as its limit. Some kernels let one more in, and others do not.
+    pub syn_queue_at_limit: u64,
     /// SYNs that were answered with a cookie.
     pub syn_cookies: u64,
     /// The address it is bound to; IPv4 is stored v4-mapped.
@@ -273,7 +275,7 @@ const _: () = assert!(size_of::<Connection>() == 272);
 const _: () = assert!(size_of::<ShareKey>() == 16);
 const _: () = assert!(size_of::<Share>() == 48);
 const _: () = assert!(size_of::<Owner>() == 32);
-const _: () = assert!(size_of::<Listener>() == 96);
+const _: () = assert!(size_of::<Listener>() == 104);
 const _: () = assert!(size_of::<InFlight>() == 8);
 const _: () = assert!(size_of::<Connecting>() == 16);
 

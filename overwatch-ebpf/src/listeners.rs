@@ -48,6 +48,7 @@ pub(crate) fn note(sock: Address, owner: &Owner, since_ns: u64, seen: u8) {
         overflows_syn: 0,
         overflows_ack: 0,
         syn_queue_overflows: 0,
+        syn_queue_at_limit: 0,
         syn_cookies: 0,
         local_addr: [0; 16],
         comm: owner.comm,

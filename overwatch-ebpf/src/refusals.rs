@@ -27,14 +27,6 @@ fn accept_queue_is_full(sock: Address) -> bool {
     length > limit
 }
 
-/// `inet_csk_reqsk_queue_is_full` (include/net/inet_connection_sock.h). The limit of the accept queue is that of the SYN queue too.
-#[inline(always)]
-fn syn_queue_is_full(sock: Address) -> bool {
-    let length: u32 = read(sock, kernel::QUEUE_SYN_LENGTH.load());
-    let limit: u32 = read(sock, kernel::SOCK_MAX_ACK_BACKLOG.load());
-    length >= limit
-}
-
 /// kprobe of `int tcp_conn_request(..., struct sock *sk, struct sk_buff *skb)`: a SYN has come. Its tests in their order
 /// (net/ipv4/tcp_input.c).
 #[kprobe]
@@ -42,8 +34,13 @@ pub(crate) fn syn_received(context: ProbeContext) -> u32 {
     let sock = register(context.as_ptr(), &kernel::CONN_REQUEST_SK);
     let Some(net) = follow(sock, kernel::SOCK_NET.load()) else { return 0 };
     let cookies: u8 = read(net, kernel::NET_SYNCOOKIES.load());
-    let (accept_queue_full, syn_queue_full) = (accept_queue_is_full(sock), syn_queue_is_full(sock));
-    if !accept_queue_full && !syn_queue_full && cookies != ALWAYS_COOKIES {
+    let accept_queue_full = accept_queue_is_full(sock);
+    // `inet_csk_reqsk_queue_is_full` (include/net/inet_connection_sock.h): from the limit on or beyond it, which changed, in stable
+    // series too. The limit of the accept queue is that of the SYN queue.
+    let length: u32 = read(sock, kernel::QUEUE_SYN_LENGTH.load());
+    let limit: u32 = read(sock, kernel::SOCK_MAX_ACK_BACKLOG.load());
+    let syn_queue_full = length > limit;
+    if !accept_queue_full && length < limit && cookies != ALWAYS_COOKIES {
         return 0;
     }
     let Some(listener) = LISTENERS.get_ptr_mut(sock) else { return 0 };
@@ -53,6 +50,8 @@ pub(crate) fn syn_received(context: ProbeContext) -> u32 {
             add(&raw mut (*listener).syn_queue_overflows, 1);
         } else if accept_queue_full {
             add(&raw mut (*listener).overflows_syn, 1);
+        } else if !syn_queue_full && cookies != ALWAYS_COOKIES {
+            add(&raw mut (*listener).syn_queue_at_limit, 1);
         } else {
             add(&raw mut (*listener).syn_cookies, 1);
         }

@@ -221,11 +221,11 @@ mod tests {
     fn what_is_asked_for_is_shown() {
         for (arguments, has, has_not) in [
             ("", vec!["2 listeners, 1 sick", ":8080 ", ":80 "], vec!["Numbers:"]),
-            ("--port 80", vec!["1 listeners, 0 sick", ":80 "], vec![":8080 "]),
-            ("--pid 47", vec!["1 listeners, 1 sick", ":8080 "], vec![":80 "]),
+            ("--port 80", vec!["1 listener, 0 sick", ":80 "], vec![":8080 "]),
+            ("--pid 47", vec!["1 listener, 1 sick", ":8080 "], vec![":80 "]),
             ("-n 1", vec!["2 listeners, 1 sick", ":8080 ", "... and 1 more"], vec![":80 "]),
             ("--explain", vec!["2 listeners, 1 sick", "0:8080  saturated", "Numbers:"], vec!["0:80 "]),
-            ("--explain 80", vec!["1 listeners, 0 sick", "0:80  ok", "Numbers:"], vec![":8080 "]),
+            ("--explain 80", vec!["1 listener, 0 sick", "0:80  ok", "Numbers:"], vec![":8080 "]),
             ("--explain -4", vec!["0:8080  saturated", "0:80  ok"], vec![]),
             ("--explain 5", vec!["0 listeners", "listens at port 5 "], vec!["Numbers:"]),
             ("--explain -6", vec!["0 listeners", "there is no such listener"], vec!["Numbers:"]),

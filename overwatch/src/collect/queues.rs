@@ -88,14 +88,14 @@ pub struct NamespaceReading {
 pub(super) struct Queues {
     look: Look,
     ticks: Ticks,
-    /// Drops of each socket at the last look, by address and beginning.
-    drops: HashMap<(u64, u64), u32>,
+    /// What each socket had turned away at the last look, by address and beginning.
+    turned_away: HashMap<(u64, u64), TurnedAway>,
     namespaces: BTreeMap<u32, Limits>,
 }
 
 impl Queues {
     pub(super) fn new(look: Look) -> Self {
-        Self { look, ticks: Ticks::default(), drops: HashMap::new(), namespaces: BTreeMap::new() }
+        Self { look, ticks: Ticks::default(), turned_away: HashMap::new(), namespaces: BTreeMap::new() }
     }
 
     /// What is there now.
@@ -107,8 +107,8 @@ impl Queues {
         let ticks_per_second = self.ticks.per_second();
         let listeners: Vec<_> =
             records.iter().map(|(record, waiting)| reading(record, waiting, ticks_per_second)).collect();
-        let due = due(&listeners, &self.drops, &self.namespaces);
-        self.drops = listeners.iter().map(|listener| (name(listener), listener.drops)).collect();
+        let due = due(&listeners, &self.turned_away, &self.namespaces);
+        self.turned_away = listeners.iter().map(|listener| (name(listener), turned_away(listener))).collect();
         let present: BTreeSet<u32> = listeners.iter().map(|listener| listener.listener.netns).collect();
         self.namespaces.retain(|netns, _| present.contains(netns));
         if !due.is_empty() {
@@ -125,16 +125,24 @@ fn name(listener: &ListenerReading) -> (u64, u64) {
     (listener.sock, listener.listener.since_ns)
 }
 
+/// Drops, and SYNs that found a full SYN queue.
+type TurnedAway = (u32, u64);
+
+fn turned_away(listener: &ListenerReading) -> TurnedAway {
+    let of = &listener.listener;
+    (listener.drops, of.syn_cookies + of.syn_queue_overflows + of.syn_queue_at_limit)
+}
+
 /// The namespaces that are to be read: those not known yet, and those whose numbers may have changed.
 fn due(
     listeners: &[ListenerReading],
-    drops: &HashMap<(u64, u64), u32>,
+    before: &HashMap<(u64, u64), TurnedAway>,
     known: &BTreeMap<u32, Limits>,
 ) -> BTreeSet<u32> {
     let may_have_changed = |listener: &&ListenerReading| {
-        let before = drops.get(&name(listener)).copied().unwrap_or(0);
+        let before = before.get(&name(listener)).copied().unwrap_or_default();
         let sends_cookies = listener.syn_queue > 0 && listener.syn_queue >= listener.backlog_limit;
-        listener.drops != before || sends_cookies || !known.contains_key(&listener.listener.netns)
+        turned_away(listener) != before || sends_cookies || !known.contains_key(&listener.listener.netns)
     };
     listeners.iter().filter(may_have_changed).map(|listener| listener.listener.netns).collect()
 }

@@ -84,6 +84,7 @@ pub(crate) fn listener(since_ns: u64, local_addr: &str) -> Listener {
         overflows_syn: 0,
         overflows_ack: 0,
         syn_queue_overflows: 0,
+        syn_queue_at_limit: 0,
         syn_cookies: 0,
         local_addr: bytes(local_addr),
         comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",

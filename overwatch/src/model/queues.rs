@@ -18,6 +18,7 @@ use overwatch_common::{
 use self::{
     refused::{Drops, split},
     socket::{Seen, Socket},
+    syn_queue::SynQueueLimit,
 };
 use super::{
     clock::Clock,
@@ -29,6 +30,7 @@ use crate::collect::{HolderReading, ListenerReading, Sample};
 
 mod refused;
 mod socket;
+mod syn_queue;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +59,8 @@ struct Place {
 #[derive(Clone, Copy, Debug, Default)]
 struct Namespace {
     overflows: u64,
+    /// SYNs that found a full SYN queue.
+    syn_queue_full: u64,
     /// Of the overflows of the last interval: those that are on no socket yet. Drops and overflows are not read at one instant.
     left: u64,
 }
@@ -73,6 +77,7 @@ pub struct Queues {
     /// Changes that came after the end of the last interval.
     later: Vec<Change>,
     namespaces: HashMap<u32, Namespace>,
+    syn_queue_limit: SynQueueLimit,
     numbers: u64,
     /// When the last table was read.
     table_ns: u64,
@@ -250,6 +255,8 @@ impl Queues {
             let is_unknown = siblings > 0 && unplaced.contains(&(socket.netns, socket.local_port));
             let namespace = sample.namespaces.iter().find(|namespace| namespace.netns == socket.netns);
             socket.namespace(namespace);
+            let syncookies = namespace.and_then(|namespace| namespace.limits.syncookies);
+            socket.syn_queue_was_full(self.syn_queue_limit.full(&reading.listener, syncookies));
             let mut queue = socket.row(reading, sample.refusals, &clock, (self.before_ns, sample.monotonic_ns));
             queue.siblings = siblings;
             queue.serving = (!is_unknown).then(|| serving.get(&reading.sock).copied().unwrap_or(0));
@@ -263,12 +270,16 @@ impl Queues {
 
     fn tell_drops_apart(&mut self, sample: &Sample, readings: &[ListenerReading]) {
         let mut by_namespace: HashMap<u32, Vec<(u64, Drops)>> = HashMap::new();
+        let mut syn_queues: HashMap<u32, (u64, u64)> = HashMap::new();
         for reading in readings {
             if let Some(socket) = self.sockets.get_mut(&reading.sock) {
                 by_namespace
                     .entry(reading.listener.netns)
                     .or_default()
                     .push((reading.sock, socket.drops_since(reading, sample.refusals)));
+                let (beyond, at_limit) = socket.syn_queue_since(&reading.listener);
+                let sum = syn_queues.entry(reading.listener.netns).or_default();
+                *sum = (sum.0 + beyond, sum.1 + at_limit);
             }
         }
         for (netns, sockets) in by_namespace {
@@ -279,6 +290,15 @@ impl Queues {
                 let before = std::mem::replace(&mut namespace.overflows, now.listen_overflows);
                 if is_first { 0 } else { now.listen_overflows.saturating_sub(before) + namespace.left }
             });
+            let full = reading.and_then(|reading| reading.limits.overflows).map(|now| {
+                let full = now.syn_queue_full_cookies + now.syn_queue_full_drops;
+                full.saturating_sub(std::mem::replace(&mut namespace.syn_queue_full, full))
+            });
+            // With a full accept queue as well, the kernel counts a SYN in both places, and the hooks in one.
+            let is_comparable = !is_first && sockets.iter().all(|(_, drops)| drops.syn == Some(0));
+            if let Some((full, (beyond, at_limit))) = full.zip(syn_queues.get(&netns)).filter(|_| is_comparable) {
+                self.syn_queue_limit.note(full, *beyond, *at_limit);
+            }
             let drops: Vec<Drops> = sockets.iter().map(|(_, drops)| *drops).collect();
             let (refused, left) = split(&drops, overflows);
             namespace.left = left;

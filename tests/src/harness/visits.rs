@@ -47,35 +47,40 @@ pub fn slack() -> f64 {
     if in_guest() { 0.5 } else { 0.1 }
 }
 
-/// All connections that came to be.
+/// All connections that came to be. A client's address may be that of an earlier one.
 #[must_use]
 pub fn visits(server: &[Step], clients: &[Step]) -> Vec<Visit> {
-    let mut visits: BTreeMap<SocketAddr, Visit> = BTreeMap::new();
+    let mut all: Vec<Visit> = Vec::new();
+    let mut by_client: BTreeMap<SocketAddr, Vec<usize>> = BTreeMap::new();
     for step in clients {
         let Some(client) = step.client else { continue };
+        let of_client = by_client.entry(client).or_default();
         match step.step.as_str() {
             step::CONNECTED => {
+                of_client.push(all.len());
                 let connected = Within::of(step);
-                let visit = Visit { client, connected, bytes: step.bytes, accepted: None, closed: None, left: None };
-                visits.insert(client, visit);
+                all.push(Visit { client, connected, bytes: step.bytes, accepted: None, closed: None, left: None });
             }
             step::ENDED | step::GAVE_UP | step::FAILED => {
-                if let Some(visit) = visits.get_mut(&client) {
-                    visit.left = Some(Within::of(step));
+                if let Some(last) = of_client.last() {
+                    all[*last].left.get_or_insert(Within::of(step));
                 }
             }
             _ => {}
         }
     }
     for step in server {
-        let Some(visit) = step.client.and_then(|client| visits.get_mut(&client)) else { continue };
+        // The last of this address that was there by then; the server may accept before the client knows that it is connected.
+        let of_client = step.client.and_then(|client| by_client.get(&client)).map_or(&[][..], Vec::as_slice);
+        let was_there = |visit: &&usize| all[**visit].connected.from <= step.until;
+        let Some(visit) = of_client.iter().rev().find(was_there) else { continue };
         match step.step.as_str() {
-            step::ACCEPTED => visit.accepted = Some(Within::of(step)),
-            step::CLOSED => visit.closed = Some(Within::of(step)),
+            step::ACCEPTED => all[*visit].accepted = Some(Within::of(step)),
+            step::CLOSED => all[*visit].closed = Some(Within::of(step)),
             _ => {}
         }
     }
-    visits.into_values().collect()
+    all
 }
 
 /// Whether something had happened at an instant, as far as can be told.
@@ -243,6 +248,19 @@ mod tests {
             step(step::GAVE_UP, three, 14.0, 0),
         ];
         visits(&server, &clients)
+    }
+
+    #[test]
+    fn a_clients_address_may_come_again() {
+        let client = "127.0.0.1:1001";
+        let names = [(step::ACCEPTED, 10.5), (step::CLOSED, 11.0), (step::ACCEPTED, 20.5)];
+        let server = names.map(|(name, time)| step(name, client, time, 0));
+        let names = [(step::CONNECTED, 10.0), (step::ENDED, 11.0), (step::CONNECTED, 20.0), (step::ENDED, 22.0)];
+        let clients = names.map(|(name, time)| step(name, client, time, 5));
+        let times = |within: Option<Within>| within.map(|within| within.until);
+        let visits = visits(&server, &clients);
+        let told: Vec<_> = visits.iter().map(|visit| [visit.accepted, visit.closed, visit.left].map(times)).collect();
+        assert_eq!(told, [[Some(10.5), Some(11.0), Some(11.0)], [Some(20.5), None, Some(22.0)]]);
     }
 
     fn sight(time: f64, queue: u64, waiting: &str) -> Sight {

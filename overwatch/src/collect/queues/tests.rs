@@ -228,7 +228,11 @@ fn a_namespace_is_read_at_first_and_when_one_of_its_sockets_drops_or_sends_cooki
     };
     let known = Limits { overflows: Some(Overflows::default()), ..Limits::default() };
     let known = BTreeMap::from([(NETNS, known), (8, Limits::default())]);
-    let before = HashMap::from([((1, 9), 4), ((2, 9), 0)]);
+    let syns = |reading: ListenerReading, syn_cookies, syn_queue_at_limit| {
+        let listener = Listener { syn_cookies, syn_queue_at_limit, syn_queue_overflows: 0, ..reading.listener };
+        ListenerReading { listener, ..reading }
+    };
+    let before = HashMap::from([((1, 9), (4, 0)), ((2, 9), (0, 0))]);
     for (listeners, expected) in [
         (vec![], vec![]),
         (vec![of(1, 4, 0, 511, NETNS), of(2, 0, 0, 0, 8)], vec![]),
@@ -241,6 +245,8 @@ fn a_namespace_is_read_at_first_and_when_one_of_its_sockets_drops_or_sends_cooki
         // A full SYN queue answers with cookies, which are no drops.
         (vec![of(1, 4, 511, 511, NETNS)], vec![NETNS]),
         (vec![of(1, 4, 510, 511, NETNS)], vec![]),
+        (vec![syns(of(1, 4, 0, 511, NETNS), 1, 0)], vec![NETNS]),
+        (vec![syns(of(1, 4, 0, 511, NETNS), 0, 1)], vec![NETNS]),
     ] {
         let expected: BTreeSet<u32> = expected.into_iter().collect();
         assert_eq!(due(&listeners, &before, &known), expected, "{listeners:?}");

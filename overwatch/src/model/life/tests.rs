@@ -75,6 +75,7 @@ fn listener(addr: [u8; 16], tgid: u32) -> Listener {
         overflows_syn: 0,
         overflows_ack: 0,
         syn_queue_overflows: 0,
+        syn_queue_at_limit: 0,
         syn_cookies: 0,
         local_addr: addr,
         comm,

@@ -89,7 +89,8 @@ mod tests {
     #[test]
     fn drops_are_told_apart() {
         let exact = |all, syn, ack| Drops { all, syn: Some(syn), ack: Some(ack), was_full: true };
-        let cases: &[(&str, &[Drops], Option<u64>, &[Refused], u64)] = &[
+        type Case<'a> = (&'a str, &'a [Drops], Option<u64>, &'a [Refused], u64);
+        let cases: &[Case<'_>] = &[
             ("nothing", &[NONE], Some(0), &[refused(0, 0, 0, true)], 0),
             ("nothing, and the namespace is not known", &[NONE], None, &[refused(0, 0, 0, true)], 0),
             ("hooks", &[exact(17, 6, 4)], Some(10), &[refused(6, 4, 3, true)], 0),

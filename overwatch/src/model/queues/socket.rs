@@ -3,10 +3,12 @@
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use hdrhistogram::Histogram;
+use overwatch_common::connection::Listener;
 
 use super::{
     Place,
     refused::{Drops, Refused},
+    syn_queue::Full,
 };
 use crate::{
     collect::{ListenerReading, NamespaceReading, RefusalsSeen},
@@ -53,6 +55,7 @@ pub(super) struct Socket {
     first_queue: u32,
     drops: u32,
     hooks: [u64; 2],
+    syn_queue: [u64; 2],
     peak: u32,
     waits: Option<Waited>,
     /// Since when clients wait whose arrival was not seen, by connection.
@@ -115,6 +118,7 @@ impl Socket {
             first_queue: if is_old { reading.accept_queue } else { 0 },
             drops: if is_old { reading.drops } else { 0 },
             hooks: [0; 2],
+            syn_queue: [0; 2],
             peak: 0,
             waits: None,
             waiting_since_ns: HashMap::new(),
@@ -163,6 +167,18 @@ impl Socket {
         }
     }
 
+    /// SYNs since the last look that found its SYN queue beyond the limit, and at it.
+    pub(super) fn syn_queue_since(&mut self, listener: &Listener) -> (u64, u64) {
+        let now = [listener.syn_cookies + listener.syn_queue_overflows, listener.syn_queue_at_limit];
+        let before = std::mem::replace(&mut self.syn_queue, now);
+        (now[0].saturating_sub(before[0]), now[1].saturating_sub(before[1]))
+    }
+
+    pub(super) fn syn_queue_was_full(&mut self, full: Full) {
+        self.syn_cookies.reach(full.cookies);
+        self.syn_queue_overflows.reach(full.refused);
+    }
+
     pub(super) fn refused(&mut self, refused: &Refused) {
         self.overflows_syn.total += refused.syn;
         self.overflows_ack.total += refused.ack;
@@ -170,7 +186,7 @@ impl Socket {
         self.is_exact = refused.exact;
     }
 
-    /// Takes what is new of its namespace, which is not read each time.
+    /// Takes what is new of its namespace.
     pub(super) fn namespace(&mut self, reading: Option<&NamespaceReading>) {
         if let Some(reading) = reading {
             self.somaxconn = reading.limits.somaxconn;
@@ -189,8 +205,6 @@ impl Socket {
         // A connection can be accepted between the end of the interval and the look, so this may go back for a moment.
         self.arrivals
             .reach((self.accepts.total + u64::from(reading.accept_queue)).saturating_sub(self.first_queue.into()));
-        self.syn_cookies.reach(reading.listener.syn_cookies);
-        self.syn_queue_overflows.reach(reading.listener.syn_queue_overflows);
         let here =
             reading.waiting.iter().filter(|client| client.established_ns != 0 && client.established_ns >= before_ns);
         let here = here.map(|client| client.queued_behind + 1).max().unwrap_or(0);

@@ -227,6 +227,33 @@ fn without_hooks_the_namespace_says_how_many_were_refused() {
 }
 
 #[test]
+fn syns_at_the_limit_count_where_the_namespace_counts_them() {
+    let refusals = RefusalsSeen { at_syn: true, at_ack: true };
+    for (by_kernel, cookies, shown) in [(82, 1, (82, 0)), (82, 0, (0, 82)), (0, 1, (0, 0))] {
+        let mut queues = Queues::default();
+        let namespace = |syn_queue_full_cookies| NamespaceReading {
+            netns: 7,
+            limits: Limits {
+                overflows: Some(Overflows { syn_queue_full_cookies, ..Overflows::default() }),
+                somaxconn: None,
+                syncookies: Some(cookies),
+            },
+        };
+        let flooded = |syn_queue_at_limit| ListenerReading {
+            listener: Listener { syn_queue_at_limit, ..listener(0, "10.0.0.1") },
+            ..reading(FIRST)
+        };
+        queues.update(&Sample { refusals, namespaces: vec![namespace(9)], ..at(1, vec![flooded(0)]) });
+        let namespaces = vec![namespace(9 + by_kernel)];
+        let told = queues.update(&Sample { refusals, namespaces, ..at(2, vec![flooded(82)]) });
+        let row = &told.queues[0];
+        let interval = |count: Option<Count>| count.map(|count| count.interval);
+        let (answered, refused) = shown;
+        assert_eq!((interval(row.syn_cookies), interval(row.syn_queue_overflows)), (Some(answered), Some(refused)));
+    }
+}
+
+#[test]
 fn a_socket_that_listens_anew_at_the_same_address_is_another() {
     let mut queues = Queues::default();
     let first = queues.update(&Sample { changes: vec![accept(1, FIRST, 1, 2)], ..at(1, vec![reading(FIRST)]) });
