@@ -67,7 +67,7 @@ fn moment(moment: SystemTime, now: SystemTime) -> String {
 
 fn waiting(facts: &Facts<'_>) -> String {
     let queue = facts.queue;
-    let window = facts.history.window(facts.thresholds.window);
+    let window = facts.window;
     if queue.accept_queue == 0 {
         let longest = facts.history.longest_wait(facts.thresholds.window);
         return match longest {
@@ -121,7 +121,7 @@ fn gone(facts: &Facts<'_>) -> Option<String> {
 
 fn refused(facts: &Facts<'_>) -> Option<String> {
     let queue = facts.queue;
-    let window = facts.history.window(facts.thresholds.window);
+    let window = facts.window;
     if window.overflows == 0 {
         let total = queue.overflows().total;
         return facts
@@ -171,7 +171,7 @@ fn rates(verdict: &Verdict, facts: &Facts<'_>) -> Option<String> {
     }
     let pressed = facts.history.under_wait(facts.thresholds.window);
     let is_enough = pressed.length >= facts.thresholds.settle;
-    let sums = if is_enough { pressed } else { facts.history.window(facts.thresholds.window) };
+    let sums = if is_enough { pressed } else { facts.window };
     Some(format!(
         "In the last {} there came {:.1} connections per second into the queue, and {:.1} per second were accepted.",
         length(sums.length),
@@ -276,7 +276,7 @@ fn descriptors(verdict: &Verdict, facts: &Facts<'_>) -> Option<String> {
 }
 
 fn throttling(verdict: &Verdict, facts: &Facts<'_>) -> Option<String> {
-    let sums = facts.history.window(facts.thresholds.window);
+    let sums = facts.window;
     let share = sums.throttled_share()?;
     let stood =
         facts.queue.holders.iter().filter_map(|holder| holder.throttling).map(|throttling| throttling.throttled).max();
@@ -302,14 +302,14 @@ fn siblings(verdict: &Verdict, facts: &Facts<'_>) -> Option<String> {
             },
             facts.siblings.fine,
             people(facts.siblings.accepts),
-            length(facts.history.window(facts.thresholds.window).length)
+            length(facts.window.length)
         )
     })
 }
 
 fn syn_queue(facts: &Facts<'_>) -> Option<String> {
     let queue = facts.queue;
-    let window = facts.history.window(facts.thresholds.window);
+    let window = facts.window;
     if !is_syn_trouble(queue) && !is_stale(queue) && window.syn_refused + window.syn_cookies == 0 {
         return None;
     }

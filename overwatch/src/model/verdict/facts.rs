@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Cause, Level, Thresholds, history, history::History};
+use super::{
+    Cause, Level, Thresholds, history,
+    history::{History, Sums},
+};
 use crate::model::queue::{Holder, Queue};
 
 /// A process that has at most so many descriptors left cannot accept: many servers keep a few back.
@@ -25,6 +28,8 @@ pub(super) struct Siblings {
 pub(super) struct Facts<'a> {
     pub(super) queue: &'a Queue,
     pub(super) history: &'a History,
+    /// The numbers of the window.
+    pub(super) window: Sums,
     pub(super) thresholds: &'a Thresholds,
     pub(super) siblings: Siblings,
 }
@@ -78,7 +83,7 @@ impl Facts<'_> {
     /// How bad this interval was.
     pub(super) fn level(&self) -> Level {
         let (queue, history) = (self.queue, self.history);
-        let open_refusals = history.open_refusals && history.window(self.thresholds.window).overflows > 0;
+        let open_refusals = history.open_refusals && self.window.overflows > 0;
         let wait = self.longest_wait();
         if history.refusing || open_refusals || history::syn_refused(queue) > 0 {
             Level::Overflowing
@@ -133,7 +138,7 @@ impl Facts<'_> {
 
     /// Clients wait, or were refused, because they are not accepted soon enough.
     fn is_accept_trouble(&self) -> bool {
-        let refused = self.history.window(self.thresholds.window).overflows > 0;
+        let refused = self.window.overflows > 0;
         self.history.refusing || refused || self.somebody_waits() || self.longest_wait() > self.thresholds.wait
     }
 
@@ -152,13 +157,13 @@ impl Facts<'_> {
 
     fn is_throttled(&self) -> bool {
         let share = self.thresholds.throttled_share;
-        let spans = [self.history.interval(), self.history.window(self.thresholds.window)];
+        let spans = [self.history.interval(), self.window];
         spans.iter().any(|sums| sums.throttled_share().is_some_and(|throttled| throttled >= share))
     }
 
     /// It has been throttled, in too few periods to tell whether that is the rule.
     fn is_throttling_open(&self) -> bool {
-        let sums = self.history.window(self.thresholds.window);
+        let sums = self.window;
         sums.throttled_periods > 0 && sums.throttled_share().is_none()
     }
 
@@ -167,7 +172,7 @@ impl Facts<'_> {
         if history::is_stale(self.queue) {
             return Some(Cause::SynFlood);
         }
-        let sums = self.history.window(self.thresholds.window);
+        let sums = self.window;
         // Also clients from far away fill the SYN queue, for a round trip; they complete, though.
         let seen_long_enough = self.history.syn_trouble > self.thresholds.settle;
         match seen_long_enough {
@@ -239,7 +244,7 @@ impl Facts<'_> {
     fn guess(&self) -> Option<Cause> {
         let (history, window) = (self.history, self.thresholds.window);
         let long = history.undecided >= window && history.undecided_intervals >= 3;
-        let accepts = history.window(window).accepts;
+        let accepts = self.window.accepts;
         long.then_some(if accepts > 0 { Cause::SlowAccept } else { Cause::NotAccepting })
     }
 }

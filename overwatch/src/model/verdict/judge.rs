@@ -11,9 +11,19 @@ use super::{
     facts::{self, Facts, Siblings},
     history::History,
 };
-use crate::model::queue::Queue;
+use crate::model::queue::{Holder, Queue};
 
-type Groups = BTreeMap<(u32, IpAddr, u16), Vec<usize>>;
+/// By network namespace, address and port.
+type Groups = BTreeMap<(u32, IpAddr, u16), Group>;
+
+/// Of the sockets that share an address (SO_REUSEPORT), those at which nobody waits noticeably.
+#[derive(Debug, Default)]
+struct Group {
+    /// Which of the queues, in order, and how many each has accepted in the window.
+    fine: Vec<(usize, u64)>,
+    /// The sum of these.
+    accepts: u64,
+}
 
 /// Makes the verdicts. It remembers some seconds of every listening socket, and forgets those that are gone.
 #[derive(Debug)]
@@ -120,42 +130,38 @@ impl Judge {
         }
         let round = self.round;
         self.known.retain(|_, known| known.round == round);
-        let groups = groups(queues);
-        queues.iter().map(|queue| self.verdict(time, interval, queue, queues, &groups)).collect()
+        let groups = self.groups(queues);
+        (0..queues.len()).map(|index| self.verdict(time, interval, index, queues, &groups)).collect()
     }
 
-    fn siblings(&self, queue: &Queue, queues: &[Queue], groups: &Groups) -> Siblings {
-        let group = groups.get(&(queue.netns, queue.local_addr, queue.local_port)).map_or(&[][..], Vec::as_slice);
-        let others = group.iter().map(|index| &queues[*index]).filter(|other| other.listener != queue.listener);
-        let mut siblings = Siblings::default();
-        for other in others {
-            let Some(known) = self.known.get(&other.listener) else { continue };
-            let same_processes = !other.holders.is_empty()
-                && other
-                    .holders
-                    .iter()
-                    .all(|holder| queue.holders.iter().any(|own| own.pid == holder.pid && facts::is_stopped(own)));
-            let waits = facts::somebody_waits(other, &known.history, &self.thresholds);
-            if !waits && !same_processes {
-                siblings.fine += 1;
-                siblings.accepts += known.history.window(self.thresholds.window).accepts;
+    fn groups(&self, queues: &[Queue]) -> Groups {
+        let mut groups = Groups::new();
+        for (index, queue) in queues.iter().enumerate().filter(|(_, queue)| queue.siblings > 0) {
+            let Some(known) = self.known.get(&queue.listener) else { continue };
+            if !facts::somebody_waits(queue, &known.history, &self.thresholds) {
+                let accepts = known.history.window(self.thresholds.window).accepts;
+                let group = groups.entry(address(queue)).or_default();
+                group.fine.push((index, accepts));
+                group.accepts += accepts;
             }
         }
-        siblings
+        groups
     }
 
     fn verdict(
         &mut self,
         time: SystemTime,
         interval: Duration,
-        queue: &Queue,
+        index: usize,
         queues: &[Queue],
         groups: &Groups,
     ) -> Verdict {
-        let siblings = self.siblings(queue, queues, groups);
+        let queue = &queues[index];
+        let siblings = siblings(index, queues, groups);
         let thresholds = &self.thresholds;
         let Some(known) = self.known.get_mut(&queue.listener) else { return Verdict::ok() };
-        let facts = Facts { queue, history: &known.history, thresholds, siblings };
+        let window = known.history.window(thresholds.window);
+        let facts = Facts { queue, history: &known.history, window, thresholds, siblings };
         let now = facts.level();
         let answer = facts.cause(now);
         let oldest = facts.oldest_wait();
@@ -171,7 +177,7 @@ impl Judge {
         if level == Level::Ok {
             return Verdict::ok();
         }
-        let facts = Facts { queue, history: &known.history, thresholds, siblings };
+        let facts = Facts { queue, history: &known.history, window, thresholds, siblings };
         let serving_ceiling = facts.somebody_waits().then(|| facts.history.ceiling(thresholds.window)).flatten();
         let mut verdict = Verdict {
             level,
@@ -192,13 +198,27 @@ impl Judge {
     }
 }
 
-/// Where each of those sits that share an address, by network namespace, address and port.
-fn groups(queues: &[Queue]) -> Groups {
-    let mut groups = Groups::new();
-    for (index, queue) in queues.iter().enumerate().filter(|(_, queue)| queue.siblings > 0) {
-        groups.entry((queue.netns, queue.local_addr, queue.local_port)).or_default().push(index);
+fn address(queue: &Queue) -> (u32, IpAddr, u16) {
+    (queue.netns, queue.local_addr, queue.local_port)
+}
+
+/// The other sockets of the same address that are fine. Where a process is stopped, a socket that nobody else holds is not fine, though nobody
+/// waits there yet: only then they are looked at one by one.
+fn siblings(index: usize, queues: &[Queue], groups: &Groups) -> Siblings {
+    let queue = &queues[index];
+    let Some(group) = groups.get(&address(queue)).filter(|_| queue.siblings > 0) else { return Siblings::default() };
+    let stopped: Vec<u32> =
+        queue.holders.iter().filter(|holder| facts::is_stopped(holder)).map(|holder| holder.pid).collect();
+    if stopped.is_empty() {
+        let own = group.fine.binary_search_by_key(&index, |(fine, _)| *fine).ok().map(|at| group.fine[at].1);
+        let fine = group.fine.len() - usize::from(own.is_some());
+        return Siblings { fine, accepts: group.accepts - own.unwrap_or_default() };
     }
-    groups
+    let by_stopped =
+        |holders: &[Holder]| !holders.is_empty() && holders.iter().all(|holder| stopped.contains(&holder.pid));
+    let others = group.fine.iter().filter(|(fine, _)| *fine != index && !by_stopped(&queues[*fine].holders));
+    let accepts = others.map(|(_, accepts)| *accepts);
+    Siblings { fine: accepts.clone().count(), accepts: accepts.sum() }
 }
 
 impl History {

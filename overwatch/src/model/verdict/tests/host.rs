@@ -96,6 +96,8 @@ pub(super) struct Host {
     pub(super) base: Queue,
     /// SYNs to come: when, and how often that client has tried before.
     syns: BTreeMap<u64, Vec<u32>>,
+    /// Of clients that come one after the other: how far apart, when the next one does, and until when.
+    steady_ms: Option<(u64, u64, u64)>,
     queue: VecDeque<u64>,
     /// Ends of those that are served for a time, the first one first; and how many are kept for ever.
     ends: VecDeque<u64>,
@@ -117,6 +119,7 @@ impl Host {
             stopped: false,
             base,
             syns: BTreeMap::new(),
+            steady_ms: None,
             queue: VecDeque::new(),
             ends: VecDeque::new(),
             kept: 0,
@@ -137,9 +140,11 @@ impl Host {
 
     /// One client each so many milliseconds.
     pub(super) fn connect_each(&mut self, every_ms: u64, from_ms: u64, to_ms: u64) {
-        for at_ms in (from_ms..to_ms).step_by(usize::try_from(every_ms).unwrap()) {
-            self.connect(at_ms, 1);
-        }
+        assert!(self.steady_ms.replace((every_ms, from_ms, to_ms)).is_none());
+    }
+
+    fn next_steady_ms(&self) -> Option<u64> {
+        self.steady_ms.and_then(|(_, next_ms, to_ms)| (next_ms < to_ms).then_some(next_ms))
     }
 
     fn add(count: &mut Count) {
@@ -149,6 +154,10 @@ impl Host {
 
     fn tick(&mut self) {
         let now_ms = self.now_ms;
+        if self.next_steady_ms() == Some(now_ms) {
+            self.connect(now_ms, 1);
+            self.steady_ms = self.steady_ms.map(|(every_ms, next_ms, to_ms)| (every_ms, next_ms + every_ms, to_ms));
+        }
         let due = self.syns.first_entry().filter(|first| *first.key() == now_ms).map(OccupiedEntry::remove);
         for tries in due.unwrap_or_default() {
             if self.queue.len() > self.base.backlog_limit as usize {
@@ -204,19 +213,41 @@ impl Host {
 
     /// Lets time pass, and says what was seen of it.
     pub(super) fn pass(&mut self, interval_ms: u64) -> Queue {
+        self.begin();
+        self.run(interval_ms);
+        self.look()
+    }
+
+    /// Begins an interval.
+    pub(super) fn begin(&mut self) {
         self.peak = self.queue.len();
         for count in [&mut self.arrivals, &mut self.accepts, &mut self.overflows] {
             count.interval = 0;
         }
         self.served = 0;
         self.waits_ms.clear();
-        for _ in 0..interval_ms {
-            self.tick();
-        }
-        self.look()
     }
 
-    fn look(&mut self) -> Queue {
+    /// Lets time pass. Milliseconds in which nothing can happen are left out.
+    pub(super) fn run(&mut self, length_ms: u64) {
+        let end_ms = self.now_ms + length_ms;
+        while self.now_ms < end_ms {
+            self.tick();
+            self.now_ms = self.next_event_ms().clamp(self.now_ms, end_ms);
+        }
+    }
+
+    /// The next millisecond in which something can happen.
+    fn next_event_ms(&self) -> u64 {
+        let syn = self.syns.first_key_value().map(|(at_ms, _)| *at_ms);
+        let end = self.ends.front().copied();
+        let accept = matches!(self.habit, Habit::Serial(..) if !self.queue.is_empty()).then_some(self.next_accept_ms);
+        let running = [end, accept].into_iter().flatten().filter(|_| !self.stopped);
+        running.chain(syn).chain(self.next_steady_ms()).min().unwrap_or(u64::MAX)
+    }
+
+    /// Ends the interval: what was seen of it.
+    pub(super) fn look(&mut self) -> Queue {
         let mut queue = self.base.clone();
         let milliseconds = |number: u64| Duration::from_millis(number);
         queue.accept_queue = self.queue.len() as u32;

@@ -346,6 +346,39 @@ fn a_burst_from_far_away_with_cookies_is_busy_and_no_flood() {
 }
 
 #[test]
+fn siblings_that_are_fine_are_counted_for_each_sick_one() {
+    let sleeping = Threads { total: 1, sleeping: 1, ..Threads::default() };
+    let stopped = Threads { total: 1, stopped: 1, ..Threads::default() };
+    let held = |queue: Queue, listener: u64, pid: u32, threads: Threads| {
+        let mut one = holder(pid, "server");
+        one.threads = Some(threads);
+        Queue { listener, siblings: 3, holders: vec![one], ..queue }
+    };
+    let mut watch = Watch::new();
+    let mut last = Vec::new();
+    for round in 0..5_u64 {
+        let sick = || Queue { serving: None, ..waiting(2000 + round * 1000) };
+        let queues = [
+            held(sick(), 1, 101, sleeping),
+            held(Queue { accepts: count(5), ..calm() }, 2, 102, sleeping),
+            // Fine only until somebody comes: its process is the one that is stopped.
+            held(Queue { accepts: count(7), ..calm() }, 3, 104, stopped),
+            held(sick(), 4, 104, stopped),
+            Queue { listener: 5, local_port: 81, siblings: 3, ..calm() },
+        ];
+        last = watch.all(1000, &queues);
+    }
+    for (index, fine, accepted) in [(0, 2, 60), (3, 1, 25)] {
+        assert_eq!((last[index].level, last[index].cause), saturated(Cause::OneWorkerStuck));
+        let text = format!("at {fine} of them nobody waits, and {accepted} were accepted there in the last 5.0 s.");
+        assert!(last[index].evidence.iter().any(|evidence| evidence.contains(&text)), "{text} {:?}", last[index]);
+    }
+    for index in [1, 2, 4] {
+        assert_eq!(last[index], Verdict::ok());
+    }
+}
+
+#[test]
 fn listeners_that_are_gone_are_forgotten() {
     let mut watch = Watch::new();
     let queues: Vec<Queue> = (0..100).map(|listener| Queue { listener, ..waiting(5000) }).collect();
