@@ -24,7 +24,7 @@ use crate::{
         filter::Filter,
         queue::{Row, Snapshot},
         queues::{Queues, Told},
-        verdict::{Judge, Thresholds},
+        verdict::Judge,
     },
     probes::{object::Interest, plan::Refusal},
     show::{
@@ -88,13 +88,7 @@ struct Intervals {
 
 impl Intervals {
     fn new(thresholds: &ThresholdArguments) -> Self {
-        let thresholds = Thresholds {
-            wait: thresholds.wait_threshold,
-            calm: thresholds.calm,
-            window: thresholds.window,
-            ..Thresholds::default()
-        };
-        Self { queues: Queues::default(), judge: Judge::new(thresholds) }
+        Self { queues: Queues::default(), judge: Judge::new(thresholds.thresholds()) }
     }
 
     /// Ends an interval with this sample.

@@ -1,14 +1,20 @@
 //! Arguments of `listeners`.
 
-use std::time::Duration;
+use std::{
+    fmt::{self, Display},
+    time::Duration,
+};
 
 use clap::Args;
 use ipnet::IpNet;
 
 use super::{FilterArguments, Pace, SHORTEST_SECONDS, network, seconds_within};
+use crate::model::verdict::Thresholds;
 
 /// Longest time that a threshold can be: an hour.
 const LONGEST_THRESHOLD_SECONDS: f64 = 3_600.0;
+/// Longest time to settle: of the shortest intervals not much more is remembered.
+const LONGEST_SETTLE_SECONDS: f64 = 10.0;
 
 /// Arguments of `listeners`.
 #[derive(Clone, Debug, Args)]
@@ -50,31 +56,85 @@ fn explain(text: &str) -> Result<Explain, String> {
     text.parse().map(Explain::Port).map_err(|_| "not a port: give none, or a number from 0 to 65535".to_owned())
 }
 
-/// When a verdict changes.
+/// When a verdict changes. The defaults are those of the model, which also has the reasons.
 #[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Thresholds (docs/listeners.md has the reasons)")]
 pub struct ThresholdArguments {
     /// A client that waits longer than this makes a listener saturated, if its queue does not drain; from 0.001 to 3600
-    #[arg(long, value_name = "SECS", default_value = "1", value_parser = wait_threshold)]
-    pub wait_threshold: Duration,
+    #[arg(long, value_name = "SECS", default_value_t = Seconds(Thresholds::DEFAULT.wait),
+          value_parser = seconds_from(0.001, LONGEST_THRESHOLD_SECONDS))]
+    pub wait_threshold: Seconds,
     /// A listener is well again when it has shown no sign of trouble for so long; from 0 to 3600
-    #[arg(long, value_name = "SECS", default_value = "3", value_parser = calm)]
-    pub calm: Duration,
-    /// Rates and ceilings are taken over so long; from 0.1 to 3600
-    #[arg(long, value_name = "SECS", default_value = "5", value_parser = window)]
-    pub window: Duration,
+    #[arg(long, value_name = "SECS", default_value_t = Seconds(Thresholds::DEFAULT.calm),
+          value_parser = seconds_from(0.0, LONGEST_THRESHOLD_SECONDS))]
+    pub calm: Seconds,
+    /// Rates and ceilings are taken over so long, but over 128 intervals at most; from 0.1 to 3600
+    #[arg(long, value_name = "SECS", default_value_t = Seconds(Thresholds::DEFAULT.window),
+          value_parser = seconds_from(SHORTEST_SECONDS, LONGEST_THRESHOLD_SECONDS))]
+    pub window: Seconds,
+    /// A client that waits so long makes a listener busy; what is above --wait-threshold counts as that; from 0.001 to 3600
+    #[arg(long, value_name = "SECS", default_value_t = Seconds(Thresholds::DEFAULT.busy_wait),
+          value_parser = seconds_from(0.001, LONGEST_THRESHOLD_SECONDS), hide_short_help = true)]
+    pub busy_wait: Seconds,
+    /// An accept queue that was full to this share makes a listener busy; from 0.01 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::DEFAULT.queue_share,
+          value_parser = share_from(0.01), hide_short_help = true)]
+    pub queue_share: f64,
+    /// Nobody must have been accepted for so long, or the same have been seen, before a cause rests on it; from 0 to 10
+    #[arg(long, value_name = "SECS", default_value_t = Seconds(Thresholds::DEFAULT.settle),
+          value_parser = seconds_from(0.0, LONGEST_SETTLE_SECONDS), hide_short_help = true)]
+    pub settle: Seconds,
+    /// Processes that have not used a CPU for so long do nothing, if they serve fewer than they did before; from 0.1 to 3600
+    #[arg(long, value_name = "SECS", default_value_t = Seconds(Thresholds::DEFAULT.idle),
+          value_parser = seconds_from(SHORTEST_SECONDS, LONGEST_THRESHOLD_SECONDS), hide_short_help = true)]
+    pub idle: Seconds,
+    /// The number of served connections is constant when it varies by no more than this share of it, or by one; from 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::DEFAULT.constant_share,
+          value_parser = share_from(0.0), hide_short_help = true)]
+    pub constant_share: f64,
+    /// A control group that ran out of its processor time in this share of the periods is throttled; from 0.01 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::DEFAULT.throttled_share,
+          value_parser = share_from(0.01), hide_short_help = true)]
+    pub throttled_share: f64,
 }
 
-fn wait_threshold(text: &str) -> Result<Duration, String> {
-    seconds_within(text, 0.001, LONGEST_THRESHOLD_SECONDS)
+impl ThresholdArguments {
+    /// For the model.
+    pub fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            wait: self.wait_threshold.0,
+            busy_wait: self.busy_wait.0,
+            queue_share: self.queue_share,
+            calm: self.calm.0,
+            window: self.window.0,
+            settle: self.settle.0,
+            idle: self.idle.0,
+            constant_share: self.constant_share,
+            throttled_share: self.throttled_share,
+        }
+    }
 }
 
-fn calm(text: &str) -> Result<Duration, String> {
-    seconds_within(text, 0.0, LONGEST_THRESHOLD_SECONDS)
+/// A length of time that is typed and shown in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seconds(pub Duration);
+
+impl Display for Seconds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_secs_f64().fmt(formatter)
+    }
 }
 
-fn window(text: &str) -> Result<Duration, String> {
-    seconds_within(text, SHORTEST_SECONDS, LONGEST_THRESHOLD_SECONDS)
+fn seconds_from(least: f64, most: f64) -> impl Fn(&str) -> Result<Seconds, String> + Clone {
+    move |text| seconds_within(text, least, most).map(Seconds)
+}
+
+fn share_from(least: f64) -> impl Fn(&str) -> Result<f64, String> + Clone {
+    move |text| {
+        let share = text.parse().map_err(|_| "not a number".to_owned())?;
+        // What is left below zero is minus nothing.
+        if (least..=1.0).contains(&share) { Ok(share.abs()) } else { Err(format!("must be from {least} to 1")) }
+    }
 }
 
 /// Filters of listening sockets. All that are given must hold.
@@ -220,43 +280,86 @@ mod tests {
         }
     }
 
+    /// Flag, least and most, another value, and what that makes of the defaults.
+    type Setting = (&'static str, f64, f64, f64, fn(&mut Thresholds, f64));
+
+    const SETTINGS: [Setting; 9] = [
+        ("wait-threshold", 0.001, 3600.0, 0.2, |of, to| of.wait = Duration::from_secs_f64(to)),
+        ("calm", 0.0, 3600.0, 7.5, |of, to| of.calm = Duration::from_secs_f64(to)),
+        ("window", 0.1, 3600.0, 10.0, |of, to| of.window = Duration::from_secs_f64(to)),
+        ("busy-wait", 0.001, 3600.0, 0.05, |of, to| of.busy_wait = Duration::from_secs_f64(to)),
+        ("queue-share", 0.01, 1.0, 0.5, |of, to| of.queue_share = to),
+        ("settle", 0.0, 10.0, 2.0, |of, to| of.settle = Duration::from_secs_f64(to)),
+        ("idle", 0.1, 3600.0, 60.0, |of, to| of.idle = Duration::from_secs_f64(to)),
+        ("constant-share", 0.0, 1.0, 0.1, |of, to| of.constant_share = to),
+        ("throttled-share", 0.01, 1.0, 0.75, |of, to| of.throttled_share = to),
+    ];
+
     #[test]
-    fn thresholds_have_defaults_and_limits() {
-        let millis = Duration::from_millis;
-        for (line, wait_threshold, calm, window) in [
-            ("", 1_000, 3_000, 5_000),
-            ("--wait-threshold 0.2 --calm 0 --window 10", 200, 0, 10_000),
-            ("--calm 3600", 1_000, 3_600_000, 5_000),
-        ] {
-            let of = listeners(line).unwrap().thresholds;
-            let wanted = [wait_threshold, calm, window].map(millis);
-            assert_eq!([of.wait_threshold, of.calm, of.window], wanted, "{line}");
+    fn thresholds_reach_the_model() {
+        let thresholds = |line: &str| listeners(line).unwrap().thresholds.thresholds();
+        assert_eq!(thresholds(""), Thresholds::default());
+        let (mut all, mut line) = (Thresholds::default(), String::new());
+        for (flag, least, most, other, set) in SETTINGS {
+            for value in [least, most, other] {
+                let mut expected = Thresholds::default();
+                set(&mut expected, value);
+                assert_eq!(thresholds(&format!("--{flag} {value}")), expected, "{flag} {value}");
+            }
+            set(&mut all, other);
+            line += &format!("--{flag} {other} ");
         }
-        for line in [
-            "--wait-threshold 0",
-            "--wait-threshold 1e9",
-            "--wait-threshold abc",
-            "--calm=-1",
-            "--calm NaN",
-            "--window 0",
-            "--explain 70000",
-            "--explain nginx",
-            "--rport 80",
-            "--port http",
-            "0",
-        ] {
-            assert_eq!(listeners(line).unwrap_err().exit_code(), 2, "{line}");
+        assert_eq!(thresholds(&line), all);
+    }
+
+    #[test]
+    fn bad_thresholds_and_arguments_are_refused() {
+        let refused = |line: &str| assert_eq!(listeners(line).unwrap_err().exit_code(), 2, "{line}");
+        for (flag, least, most, _, _) in SETTINGS {
+            for value in [least - 0.0001, most + 0.0001, -1.0, f64::NAN, f64::INFINITY, f64::MAX] {
+                refused(&format!("--{flag}={value}"));
+            }
+            for text in ["", "abc", "1s", "50%", "0x1"] {
+                refused(&format!("--{flag}={text}"));
+            }
         }
+        for line in ["--explain 70000", "--explain nginx", "--rport 80", "--port http", "0", "--idle", "--setle 1"] {
+            refused(line);
+        }
+        assert_eq!(listeners("--calm=-0").unwrap().thresholds.calm, Seconds(Duration::ZERO));
+        assert!(listeners("--constant-share=-0").unwrap().thresholds.constant_share.is_sign_positive());
     }
 
     #[test]
     fn thresholds_are_documented_with_their_defaults() {
         let document = include_str!("../../../../docs/listeners.md");
         let command = Behind::command();
-        for flag in ["wait-threshold", "calm", "window"] {
+        let (mut documented, mut arguments) = (0, 0);
+        for argument in command.get_arguments() {
+            let is_threshold = argument.get_help_heading().is_some_and(|heading| heading.starts_with("Thresholds"));
+            arguments += usize::from(is_threshold);
+        }
+        for (flag, least, most, _, _) in SETTINGS {
             let argument = command.get_arguments().find(|argument| argument.get_long() == Some(flag)).unwrap();
             let default = argument.get_default_values()[0].to_str().unwrap();
-            assert!(document.contains(&format!("\n| `--{flag}` | {default} s | ")), "--{flag} {default}");
+            let unit = if argument.get_value_names().unwrap()[0] == "SECS" { " s" } else { "" };
+            let row = format!("\n| `--{flag}` | {default}{unit} | ");
+            assert!(document.contains(&row), "{row}");
+            let help = argument.get_help().unwrap().to_string();
+            assert!(help.ends_with(&format!("; from {least} to {most}")), "{flag}: {help}");
+            documented += 1;
+        }
+        assert_eq!((documented, arguments), (9, 9));
+        assert_eq!(document.matches("\n| `--").count(), 9);
+    }
+
+    #[test]
+    fn short_help_has_the_three_that_are_used_most() {
+        let mut command = Behind::command();
+        let (short, long) = (command.render_help().to_string(), command.render_long_help().to_string());
+        for (index, (flag, ..)) in SETTINGS.iter().enumerate() {
+            let has = |help: &str| help.contains(&format!("--{flag} "));
+            assert_eq!((has(&short), has(&long)), (index < 3, true), "{flag}");
         }
     }
 }

@@ -170,7 +170,7 @@ fn rates(verdict: &Verdict, facts: &Facts<'_>) -> Option<String> {
         return None;
     }
     let pressed = facts.history.under_wait(facts.thresholds.window);
-    let is_enough = pressed.length >= facts.thresholds.settle;
+    let is_enough = pressed.length >= facts.thresholds.pressed();
     let sums = if is_enough { pressed } else { facts.window };
     Some(format!(
         "In the last {} there came {:.1} connections per second into the queue, and {:.1} per second were accepted.",

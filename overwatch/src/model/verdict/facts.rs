@@ -62,7 +62,7 @@ pub(super) fn oldest_wait(queue: &Queue, history: &History) -> Option<Duration> 
 
 /// Somebody waits, and would notice.
 pub(super) fn somebody_waits(queue: &Queue, history: &History, thresholds: &Thresholds) -> bool {
-    oldest_wait(queue, history).is_some_and(|oldest| oldest >= thresholds.busy_wait)
+    oldest_wait(queue, history).is_some_and(|oldest| oldest >= thresholds.noticed())
 }
 
 impl Facts<'_> {
@@ -89,7 +89,7 @@ impl Facts<'_> {
             Level::Overflowing
         } else if wait > self.thresholds.wait {
             Level::Saturated
-        } else if wait >= self.thresholds.busy_wait || self.is_nearly_full() || history::is_syn_trouble(queue) {
+        } else if wait >= self.thresholds.noticed() || self.is_nearly_full() || history::is_syn_trouble(queue) {
             Level::Busy
         } else {
             Level::Ok
@@ -132,7 +132,7 @@ impl Facts<'_> {
         if waiting && self.out_of_descriptors(0).is_some() {
             return Some(Cause::FdLimit);
         }
-        let hindered = self.is_accept_trouble() || self.longest_wait() >= self.thresholds.busy_wait;
+        let hindered = self.is_accept_trouble() || self.longest_wait() >= self.thresholds.noticed();
         (hindered && self.is_throttled()).then_some(Cause::CpuThrottled)
     }
 
@@ -225,7 +225,7 @@ impl Facts<'_> {
             return None;
         }
         let pressed = history.under_wait(window);
-        if pressed.length >= thresholds.settle && pressed.accepts > 0 {
+        if pressed.length >= thresholds.pressed() && pressed.accepts > 0 {
             let limited = history.pressed_against(2, thresholds).is_some() && history.is_turnover(window);
             return Some(if limited { Cause::WorkerLimit } else { Cause::SlowAccept });
         }
@@ -235,7 +235,7 @@ impl Facts<'_> {
     /// The waiting began in this interval, which was long: those accepted had waited, and nothing speaks for a ceiling.
     fn began_and_goes_on(&self) -> bool {
         let interval = self.history.interval();
-        let had_waited = self.queue.accept_waits.is_some_and(|waits| waits.p50 >= self.thresholds.busy_wait);
+        let had_waited = self.queue.accept_waits.is_some_and(|waits| waits.p50 >= self.thresholds.noticed());
         let no_ceiling = interval.served == 0 || self.queue.serving.is_some_and(|serving| serving <= 1);
         interval.length >= self.thresholds.settle * 2 && interval.accepts > 0 && had_waited && no_ceiling
     }

@@ -48,18 +48,33 @@ pub struct Thresholds {
     pub throttled_share: f64,
 }
 
+impl Thresholds {
+    /// Those that hold unless others are given.
+    pub const DEFAULT: Self = Self {
+        wait: Duration::from_secs(1),
+        busy_wait: Duration::from_millis(100),
+        queue_share: 0.75,
+        calm: Duration::from_secs(3),
+        window: Duration::from_secs(5),
+        settle: Duration::from_secs(1),
+        idle: Duration::from_secs(10),
+        constant_share: 0.05,
+        throttled_share: 0.25,
+    };
+
+    /// From this wait on somebody waits noticeably: one that is too long is noticeable as well.
+    pub(super) fn noticed(&self) -> Duration {
+        self.busy_wait.min(self.wait)
+    }
+
+    /// For so long clients must have been waiting before the rates of that time are believed: not for longer than what is looked at.
+    pub(super) fn pressed(&self) -> Duration {
+        self.settle.min(self.window)
+    }
+}
+
 impl Default for Thresholds {
     fn default() -> Self {
-        Self {
-            wait: Duration::from_secs(1),
-            busy_wait: Duration::from_millis(100),
-            queue_share: 0.75,
-            calm: Duration::from_secs(3),
-            window: Duration::from_secs(5),
-            settle: Duration::from_secs(1),
-            idle: Duration::from_secs(10),
-            constant_share: 0.05,
-            throttled_share: 0.25,
-        }
+        Self::DEFAULT
     }
 }
