@@ -34,7 +34,7 @@ fn first_pid(queue: &Queue) -> String {
 
 fn worker_limit(server: Option<&Server>) -> Vec<String> {
     let raise = match server {
-        Some(server) => format!("Raise what limits {}: {}, if memory and what is behind it allow for more.", server.name, server.workers),
+        Some(server) => server.limit.advice(server.name),
         None => "Raise the server's limit of workers, threads or connections, if memory and what is behind it allow for more.".to_owned(),
     };
     vec![

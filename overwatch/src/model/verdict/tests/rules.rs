@@ -7,7 +7,7 @@ use super::{
         Cause, Level, Thresholds, Verdict,
         evidence::length,
         history::{History, MOST_SAMPLES},
-        servers::{SERVERS, recognise},
+        servers::{Limit, SERVERS, recognise},
     },
     BUSY, OK, busy,
     host::{Watch, client, holder, idle, start},
@@ -440,6 +440,9 @@ fn servers_are_recognised_by_the_names_of_their_processes() {
         ("redis-server", Some("Redis or Valkey")),
         ("mariadbd", Some("MySQL or MariaDB")),
         ("cache-main", Some("Varnish")),
+        ("exim4", Some("Exim")),
+        ("smtpd", Some("Postfix")),
+        ("master", None),
         ("apache2-helper", None),
         ("", None),
     ] {
@@ -456,7 +459,11 @@ fn every_cause_has_advice_and_evidence_for_every_server() {
         let mut queue = Queue { holders: vec![holder(7, comm)], ..waiting(5000) };
         let mut watch = Watch::new();
         let verdict = watch.one(1000, &queue);
-        assert!(verdict.advice[0].contains(server.workers), "{verdict:?}");
+        assert_eq!(verdict.advice[0], server.limit.advice(server.name));
+        assert!(verdict.advice[0].starts_with(match server.limit {
+            Limit::Waits(_) => "Raise what limits ",
+            Limit::TurnsAway { .. } | Limit::None(_) => server.name,
+        }));
         (queue.holders[0].open_files, queue.holders[0].open_files_limit) = (Some(1024), Some(1024));
         let verdict = Watch::new().one(1000, &queue);
         assert_eq!(verdict.cause, Cause::FdLimit);
