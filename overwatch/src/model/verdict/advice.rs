@@ -13,8 +13,8 @@ pub(super) fn advice(cause: Cause, facts: &Facts<'_>) -> Vec<String> {
     let server = queue.holders.iter().find_map(|holder| servers::recognise(&holder.comm));
     match cause {
         Cause::None => Vec::new(),
-        Cause::WorkerLimit => worker_limit(server),
-        Cause::NotAccepting => not_accepting(queue),
+        Cause::WorkerLimit => worker_limit(server, facts),
+        Cause::NotAccepting => not_accepting(facts),
         Cause::SlowAccept => slow_accept(server),
         Cause::BacklogTooSmall => backlog_too_small(server, queue),
         Cause::OneWorkerStuck => one_worker_stuck(queue),
@@ -32,19 +32,26 @@ fn first_pid(queue: &Queue) -> String {
     queue.holders.first().map_or_else(|| "PID".to_owned(), |holder| holder.pid.to_string())
 }
 
-fn worker_limit(server: Option<&Server>) -> Vec<String> {
+fn worker_limit(server: Option<&Server>, facts: &Facts<'_>) -> Vec<String> {
     let raise = match server {
         Some(server) => server.limit.advice(server.name),
         None => "Raise the server's limit of workers, threads or connections, if memory and what is behind it allow for more.".to_owned(),
     };
-    vec![
-        raise,
+    let doubt = facts.is_idle().then(|| {
+        let pid = first_pid(facts.queue);
+        format!("Nothing of it runs: see whether it waits for what is behind it or for its clients, or hangs or is frozen, before you raise anything: cat /proc/{pid}/task/*/wchan.")
+    });
+    let mut advice = vec![raise];
+    advice.extend(doubt);
+    advice.extend([
         "See what the served connections are busy with: a slow backend, slow clients, idle keep-alive. Shorter timeouts free workers without more of them.".to_owned(),
         "Do not make the queue longer (the listen backlog, net.core.somaxconn): in front of a full server clients only wait longer.".to_owned(),
-    ]
+    ]);
+    advice
 }
 
-fn not_accepting(queue: &Queue) -> Vec<String> {
+fn not_accepting(facts: &Facts<'_>) -> Vec<String> {
+    let queue = facts.queue;
     let stopped = pids(queue.holders.iter().filter(|holder| is_stopped(holder)));
     if !stopped.is_empty() {
         return vec![
@@ -55,11 +62,15 @@ fn not_accepting(queue: &Queue) -> Vec<String> {
         ];
     }
     let pid = first_pid(queue);
-    vec![
+    let mut advice = vec![
         format!("See where it hangs before anything else: cat /proc/{pid}/task/*/stack, /proc/{pid}/task/*/wchan, or gdb -p {pid} -batch -ex 'thread apply all bt'."),
         "Usual reasons: a lock that is never released, a backend or name server that does not answer, a disk or NFS that hangs (state D), or a server that has not finished starting.".to_owned(),
         "Restart it when the stacks are saved. A longer queue or a higher net.core.somaxconn does not help.".to_owned(),
-    ]
+    ];
+    if queue.serving.is_none() {
+        advice.push("How many it serves is not known, so it may as well be at its limit of workers: compare its open connections (ss -tnp) with that limit.".to_owned());
+    }
+    advice
 }
 
 fn slow_accept(server: Option<&Server>) -> Vec<String> {

@@ -216,9 +216,8 @@ impl Facts<'_> {
             return Some(Cause::BacklogTooSmall);
         }
         if stalled {
-            let works = history.idle.is_none_or(|idle| idle < thresholds.idle) && !all(self.queue, is_uninterruptible);
-            let full = history.pressed_against(1, thresholds).is_some();
-            return Some(if works && full { Cause::WorkerLimit } else { Cause::NotAccepting });
+            let ceiling = history.pressed_against(1, thresholds).filter(|ceiling| self.is_limit(*ceiling));
+            return Some(if ceiling.is_some() { Cause::WorkerLimit } else { Cause::NotAccepting });
         }
         if self.queue.accept_queue == 0 {
             // It is over: what it was cannot be seen any more.
@@ -238,6 +237,17 @@ impl Facts<'_> {
         let had_waited = self.queue.accept_waits.is_some_and(|waits| waits.p50 >= self.thresholds.noticed());
         let no_ceiling = interval.served == 0 || self.queue.serving.is_some_and(|serving| serving <= 1);
         interval.length >= self.thresholds.settle * 2 && interval.accepts > 0 && had_waited && no_ceiling
+    }
+
+    /// That nobody is accepted while so many are served is a limit, and not a server that hangs.
+    fn is_limit(&self, ceiling: u64) -> bool {
+        let hangs = self.is_idle() && self.history.has_served_more(ceiling, self.thresholds);
+        !hangs && !all(self.queue, is_uninterruptible)
+    }
+
+    /// The processes have not been on a CPU for long.
+    pub(super) fn is_idle(&self) -> bool {
+        self.history.idle.is_some_and(|idle| idle >= self.thresholds.idle)
     }
 
     /// When the cause has been open for long, what is nearest.

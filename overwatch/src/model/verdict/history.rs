@@ -8,9 +8,34 @@ use crate::model::queue::Queue;
 /// More samples are not kept, however long the window and however short the intervals.
 pub(super) const MOST_SAMPLES: usize = 128;
 
-/// Fewer half-open connections than this are no crowd, and fewer old ones than [`FEWEST_OLD`] are only slow clients.
+/// Fewer half-open connections than this are no crowd, and fewer old ones than [`FEWEST_OLD`] are only slow clients. Where SYN cookies are not
+/// seen, a flood at a backlog below 4 is therefore not reported: nobody is refused there, and two or three lost clients look the same.
 const FEWEST_HALF_OPEN: u32 = 4;
 const FEWEST_OLD: u32 = 3;
+
+/// For so long it is remembered how many were served at most, and for as long again. Only time in which somebody is accepted counts, so that
+/// a server that hangs does not become one that never served more.
+const MEMORY: Duration = Duration::from_secs(3600);
+
+/// The most connections that were served at once, in the last one to two times [`MEMORY`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Most {
+    length: Duration,
+    current: u64,
+    before: u64,
+}
+
+impl Most {
+    fn take(&mut self, queue: &Queue, interval: Duration) {
+        if queue.accepts.interval > 0 {
+            self.length = self.length.saturating_add(interval);
+        }
+        if self.length >= MEMORY {
+            *self = Self { length: Duration::ZERO, current: 0, before: self.current };
+        }
+        self.current = self.current.max(queue.serving.unwrap_or_default());
+    }
+}
 
 /// What is kept of an interval.
 #[derive(Clone, Debug)]
@@ -90,6 +115,7 @@ pub(super) struct History {
     /// For so long, and over so many intervals, the cause has been open.
     pub(super) undecided: Duration,
     pub(super) undecided_intervals: u32,
+    most_served: Most,
 }
 
 /// The SYN queue is full, or nearly: it takes as many as the accept queue does (inet_csk_reqsk_queue_is_full, qlen >= sk_max_ack_backlog).
@@ -110,7 +136,9 @@ pub(super) fn syn_refused(queue: &Queue) -> u64 {
         return seen;
     }
     let without_cookies = queue.syncookies.is_none_or(|setting| setting == 0);
-    if without_cookies && queue.overflows().interval == 0 && (is_crowded(queue) || is_stale(queue)) {
+    // A short one is full before it is crowded.
+    let is_full = queue.syncookies == Some(0) && queue.syn_queue >= queue.backlog_limit;
+    if without_cookies && queue.overflows().interval == 0 && (is_full || is_crowded(queue) || is_stale(queue)) {
         queue.other_drops.interval
     } else {
         0
@@ -149,6 +177,7 @@ impl History {
         };
         self.syn_trouble =
             if is_syn_trouble(queue) { self.syn_trouble.saturating_add(interval) } else { Duration::ZERO };
+        self.most_served.take(queue, interval);
         self.refusing = queue.overflows().interval > 0 || self.refusing && queue.is_full();
         // Holders may be in different groups: the one that is throttled most counts.
         let throttling = queue.holders.iter().filter_map(|holder| holder.throttling);
@@ -245,11 +274,16 @@ impl History {
     pub(super) fn pressed_against(&self, least: u64, thresholds: &Thresholds) -> Option<u64> {
         let serving = self.serving_under_wait(thresholds.window)?;
         let ceiling = serving.iter().copied().max()?;
-        let tolerance = ((ceiling as f64 * thresholds.constant_share) as u64).max(1);
-        let floor = ceiling.saturating_sub(tolerance).max(least);
+        let floor = ceiling.saturating_sub(thresholds.tolerance(ceiling)).max(least);
         let near = serving.iter().filter(|serving| **serving >= floor).count();
         // One that was read between an end and the next accept does not count for much.
         (near * 4 >= serving.len() * 3).then_some(ceiling)
+    }
+
+    /// It has served noticeably more than that at once, and not long ago.
+    pub(super) fn has_served_more(&self, than: u64, thresholds: &Thresholds) -> bool {
+        let most = self.most_served.current.max(self.most_served.before);
+        most > than.saturating_add(thresholds.tolerance(most))
     }
 
     /// Clients are accepted only as others end.

@@ -33,10 +33,12 @@ pub struct Thresholds {
     /// Until then the level is at most busy, and the cause open: a first answer that is wrong does more harm than one that comes a second
     /// later. What is certain at once (stopped processes, no descriptors left, throttling) does not wait for it.
     pub settle: Duration,
-    /// When the processes of a listener that accepts nobody have not used a CPU for so long, work is said to be over: 10 s.
+    /// When the processes of a listener that accepts nobody have not used a CPU for so long, and serve fewer connections than they did
+    /// before, work is said to be over: 10 s.
     ///
-    /// A server that still works runs at least now and then: for a timer, a write, a health check. Servers that wait for a slow backend can
-    /// be silent for seconds.
+    /// A server that still works runs at least now and then: for a timer, a write, a health check. Idleness alone says little, though:
+    /// workers that all wait for a slow backend, for slow clients or for the next request of a kept connection do not run either, and that
+    /// is how a server at its limit looks. But at its limit it serves as many as it ever does, and one that hangs hardly ever happens to.
     pub idle: Duration,
     /// How much the number of served connections may vary, as a share of its maximum, and still be constant: 5 %, but at least 1.
     ///
@@ -65,6 +67,11 @@ impl Thresholds {
     /// From this wait on somebody waits noticeably: one that is too long is noticeable as well.
     pub(super) fn noticed(&self) -> Duration {
         self.busy_wait.min(self.wait)
+    }
+
+    /// How many fewer than this are still the same number.
+    pub(super) fn tolerance(&self, serving: u64) -> u64 {
+        ((serving as f64 * self.constant_share) as u64).max(1)
     }
 
     /// For so long clients must have been waiting before the rates of that time are believed: not for longer than what is looked at.
