@@ -196,19 +196,36 @@ fn nothing(explained: Explain, only_sick: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Parser as _;
 
     use super::*;
-    use crate::model::queue::fixtures::{row, snapshot, unknown_row};
+    use crate::{
+        model::queue::{
+            Threads,
+            fixtures::{at, row, snapshot, unknown_row},
+        },
+        show::text::steers,
+    };
 
     /// What is shown of a sick listener at port 8080 and of one at port 80 that is well, in two intervals.
     fn shown(line: &str) -> [String; 2] {
+        shown_of(line, &[row(), unknown_row()])
+    }
+
+    fn parsed(line: &str) -> (Global, args::Listeners) {
         let arguments = args::Arguments::try_parse_from(line.split(' ')).unwrap();
         let args::Command::Listeners(listeners) = arguments.command else { panic!("{line}") };
+        (arguments.global, listeners)
+    }
+
+    fn shown_of(line: &str, rows: &[Row]) -> [String; 2] {
+        let (global, listeners) = parsed(line);
         let filter = watch::filter(&listeners.filter()).unwrap();
-        let screen = Screen::new(&arguments.global, &listeners, filter, "web1".to_owned());
+        let screen = Screen::new(&global, &listeners, filter, "web1".to_owned());
         let mut screen = Screen { refreshes: false, ..screen };
-        [(); 2].map(|()| String::from_utf8(screen.show(&snapshot(vec![row(), unknown_row()])).unwrap()).unwrap())
+        [(); 2].map(|()| String::from_utf8(screen.show(&snapshot(rows.to_vec())).unwrap()).unwrap())
     }
 
     #[test]
@@ -234,6 +251,42 @@ mod tests {
                 assert!(!text.contains(has_not), "{line}: {has_not} is in\n{text}");
             }
         }
+    }
+
+    /// A name with what breaks a line, a terminal, a table or a quoted field, and what turns the direction of writing.
+    const HOSTILE: &str = "o\n\x1b[2J,\"\\\r\u{9b}\u{202e}z";
+
+    #[test]
+    fn a_hostile_name_in_the_evidence_is_harmless_in_every_output() {
+        let mut queue = row().queue;
+        for holder in &mut queue.holders {
+            holder.comm = HOSTILE.to_owned();
+            holder.threads = Some(Threads { total: 1, stopped: 1, ..Threads::default() });
+        }
+        let verdict = Intervals::new(&parsed("overwatch listeners").1.thresholds)
+            .judge
+            .judge(at(100), Duration::from_secs(1), std::slice::from_ref(&queue))
+            .remove(0);
+        let quoting = verdict.evidence.iter().find(|text| text.contains(HOSTILE)).cloned().unwrap();
+        assert!(quoting.starts_with("All 6 processes that listen are stopped"), "{quoting}");
+        let sick = Row { queue, verdict };
+        let shown =
+            |line: &str| shown_of(&format!("overwatch --color never {line}"), std::slice::from_ref(&sick))[0].clone();
+        for line in ["listeners", "listeners --explain", "-o json listeners", "-o csv listeners"] {
+            let text = shown(line);
+            assert!(!text.contains(|character| steers(character) && character != '\n'), "{line}: {text:?}");
+            assert!(text.contains("[2J,"), "{line}: {text:?}");
+        }
+        // Programs get it back as it was.
+        let object: serde_json::Value = serde_json::from_str(&shown("-o json listeners")).unwrap();
+        let has = |value: &serde_json::Value| value.as_array().unwrap().iter().any(|text| *text == quoting.as_str());
+        assert!(has(&object["listeners"][0]["evidence"]));
+        let text = shown("-o csv listeners");
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let column = reader.headers().unwrap().iter().position(|key| key == "evidence").unwrap();
+        let records: Vec<_> = reader.records().map(Result::unwrap).collect();
+        assert_eq!(records.len(), 1);
+        assert!(has(&serde_json::from_str(&records[0][column]).unwrap()));
     }
 
     #[test]

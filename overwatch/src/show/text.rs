@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use unicode_width::UnicodeWidthChar as _;
 
 /// True for characters that steer a terminal or the direction of writing instead of showing something.
-pub(super) fn steers(character: char) -> bool {
+pub(crate) fn steers(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
