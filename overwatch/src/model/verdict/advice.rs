@@ -86,7 +86,7 @@ fn slow_accept(server: Option<&Server>) -> Vec<String> {
 }
 
 fn backlog_too_small(server: Option<&Server>, queue: &Queue) -> Vec<String> {
-    let limit = queue.backlog_limit;
+    let (limit, pid) = (queue.backlog_limit, first_pid(queue));
     let raise = match server {
         Some(server) => format!("Raise what sets the length of the queue in {}: {}.", server.name, server.backlog),
         None => "Raise the backlog that the server passes to listen().".to_owned(),
@@ -96,7 +96,7 @@ fn backlog_too_small(server: Option<&Server>, queue: &Queue) -> Vec<String> {
             "net.core.somaxconn is {somaxconn} and not what limits it: the server itself asked for {limit}. Raising the sysctl alone changes nothing."
         ),
         Some(somaxconn) => format!(
-            "net.core.somaxconn is {somaxconn} and cuts off what the server asks for: raise it too (sysctl -w net.core.somaxconn=4096, in the socket's network namespace)."
+            "net.core.somaxconn is {somaxconn} and cuts off what the server asks for: raise it too (sysctl -w net.core.somaxconn=4096, in a container behind nsenter -t {pid} -n)."
         ),
         None => "net.core.somaxconn cuts off what the server asks for: compare it with the limit, and raise it if they are equal.".to_owned(),
     };
@@ -148,7 +148,7 @@ fn fd_limit(server: Option<&Server>, facts: &Facts<'_>) -> Vec<String> {
         advice.insert(
             0,
             format!(
-                "At once, without a restart: prlimit --pid {pid} --nofile={more}: (the soft limit, up to the hard one)."
+                "At once, without a restart: prlimit --pid {pid} --nofile={more}: (the soft limit; where the hard one is lower, --nofile={more}:{more})."
             ),
         );
         advice.push(format!(

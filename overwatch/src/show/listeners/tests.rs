@@ -1,6 +1,12 @@
 use super::*;
 use crate::{
-    model::queue::fixtures::{at, holder, row, snapshot, unknown_row, waiting},
+    model::{
+        queue::{
+            Count, Threads,
+            fixtures::{at, holder, row, snapshot, unknown_row, waiting},
+        },
+        verdict::{Judge, Thresholds},
+    },
     show::columns::{keys, listeners},
 };
 
@@ -356,6 +362,31 @@ fn sixty_four_waiting_clients_are_all_in_json() {
     assert_eq!((&row["waiting_total"], &row["oldest_wait_seconds"]), (&4096.into(), &0.1.into()));
 }
 
+/// Apache with five workers, all of which sleep, as it is judged after ten seconds in which three clients have come and nobody was accepted.
+fn judged(time: SystemTime) -> Row {
+    let mut queue = row().queue;
+    queue.accept_queue_peak = 3;
+    queue.served = 0;
+    queue.accept_waits = None;
+    for count in [&mut queue.arrivals, &mut queue.accepts, &mut queue.overflows_syn, &mut queue.overflows_ack] {
+        *count = Count::default();
+    }
+    (queue.syn_cookies, queue.syn_queue_overflows) = (Some(Count::default()), Some(Count::default()));
+    for holder in &mut queue.holders {
+        holder.threads = Some(Threads { total: 1, sleeping: 1, ..Threads::default() });
+        holder.throttling = None;
+    }
+    let mut judge = Judge::new(Thresholds::default());
+    let mut judged = row();
+    for second in 0..10 {
+        queue.waiting = (0..3).map(|client| waiting(50_001 + client, 400 + 1000 * second, 1)).collect();
+        let time = time - Duration::from_secs(9 - second);
+        let verdict = judge.judge(time, Duration::from_secs(1), std::slice::from_ref(&queue)).remove(0);
+        judged = Row { queue: queue.clone(), verdict };
+    }
+    judged
+}
+
 /// The example in docs/listeners.md.
 #[test]
 fn the_documented_table_is_what_is_written() {
@@ -366,16 +397,15 @@ fn the_documented_table_is_what_is_written() {
         Row { queue: Queue { netns: 7, accepts: Default::default(), ..queue }, ..unknown_row() }
     };
     let time = humantime::parse_rfc3339("2026-11-22T01:02:11Z").unwrap();
-    let mut sick = row();
-    sick.verdict.since = Some(time - Duration::from_secs(10));
     let rows = vec![
-        sick,
+        judged(time),
         idle([0, 0, 0, 0], 22, "sshd", 812, 128, Some(1)),
         idle([127, 0, 0, 1], 5432, "postgres", 901, 200, Some(11)),
     ];
     let snapshot = Snapshot { time, ..snapshot(rows) };
     let mut out = Vec::new();
-    write_table(&mut out, &interval(&snapshot, &chosen(&snapshot)), PLAIN).unwrap();
+    let style = Style { width: Some(120), ..PLAIN };
+    write_table(&mut out, &interval(&snapshot, &chosen(&snapshot)), style).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert!(include_str!("../../../../docs/listeners.md").contains(&text), "docs/listeners.md lacks\n{text}");
 }
