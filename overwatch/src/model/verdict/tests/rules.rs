@@ -1,4 +1,4 @@
-//! The rules by themselves: hysteresis, since, precedence, what is unknown, and the table of servers.
+//! The rules by themselves: hysteresis, since, precedence, and what is unknown.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,44 +7,12 @@ use super::{
         Cause, Level, Thresholds, Verdict,
         evidence::length,
         history::{History, MOST_SAMPLES},
-        servers::{Limit, SERVERS, recognise},
     },
-    BUSY, OK, busy,
+    BUSY, OK, calm, count,
     host::{Watch, client, holder, idle, start},
-    overflowing, saturated, seconds,
+    levels, overflowing, saturated, seconds, waiting, waits,
 };
-use crate::model::queue::{Count, Queue, Threads, Throttling, Waits};
-
-/// Three clients that wait, the oldest for so long, at a server that serves five.
-fn waiting(oldest_ms: u64) -> Queue {
-    Queue {
-        accept_queue: 3,
-        accept_queue_peak: 3,
-        serving: Some(5),
-        waiting: vec![client(oldest_ms), client(oldest_ms / 2), client(0)],
-        waiting_total: 3,
-        ..idle(1)
-    }
-}
-
-fn calm() -> Queue {
-    Queue { serving: Some(5), ..idle(1) }
-}
-
-fn count(number: u64) -> Count {
-    Count { interval: number, total: number }
-}
-
-fn waits(milliseconds: u64) -> Option<Waits> {
-    let wait = Duration::from_millis(milliseconds);
-    Some(Waits { p50: wait, p90: wait, p99: wait, max: wait })
-}
-
-/// Judges one interval after the other, of the same length.
-fn levels(interval_ms: u64, queues: &[Queue]) -> Vec<(Level, Cause)> {
-    let mut watch = Watch::new();
-    queues.iter().map(|queue| watch.one(interval_ms, queue)).map(|verdict| (verdict.level, verdict.cause)).collect()
-}
+use crate::model::queue::{Queue, Threads, Throttling};
 
 #[test]
 fn a_wait_is_noticed_and_then_too_long() {
@@ -206,95 +174,6 @@ fn what_is_more_certain_goes_first() {
 
 fn throttled(periods: u64, throttled_periods: u64) -> Throttling {
     Throttling { periods, throttled_periods, throttled: Duration::from_millis(90 * throttled_periods) }
-}
-
-/// So many are served, and nobody is accepted: of this many seconds, in which the processes run every so many, the last answer.
-fn stalled(before: Option<u64>, serving: u64, runs_every: Option<usize>, length: usize) -> Vec<(Level, Cause)> {
-    let healthy = before.map(|serving| Queue { serving: Some(serving), accepts: count(20), ..idle(1) });
-    let mut queues: Vec<Queue> = healthy.into_iter().collect();
-    for round in 0..length {
-        let mut queue = Queue { serving: Some(serving), ..waiting(2000 + 1000 * round as u64) };
-        let runs = runs_every.is_some_and(|every| round % every == 0);
-        queue.holders[0].on_cpu = Some(Duration::from_micros(u64::from(runs)));
-        queues.push(queue);
-    }
-    levels(1000, &queues)
-}
-
-#[test]
-fn workers_that_sleep_are_at_their_limit_unless_more_were_served_before() {
-    use Cause::{NotAccepting, WorkerLimit};
-    for (before, serving, runs_every, cause) in [
-        // Overwatch comes into the incident: nothing is known of before. All wait for a backend, or for slow clients, and never run.
-        (None, 5, None, WorkerLimit),
-        (None, 1, None, WorkerLimit),
-        (None, 1000, None, WorkerLimit),
-        // It has served as many as ever when clients had to wait, or nearly.
-        (Some(5), 5, None, WorkerLimit),
-        (Some(3), 5, None, WorkerLimit),
-        (Some(6), 5, None, WorkerLimit),
-        (Some(104), 100, None, WorkerLimit),
-        // It has served more, so that nothing keeps it from accepting: it hangs.
-        (Some(7), 5, None, NotAccepting),
-        (Some(106), 100, None, NotAccepting),
-        (Some(200), 150, None, NotAccepting),
-        // It works now and then: what it served before may have needed less.
-        (Some(200), 150, Some(9), WorkerLimit),
-        // Nothing is served.
-        (None, 0, None, NotAccepting),
-        (None, 0, Some(1), NotAccepting),
-        (Some(5), 0, Some(1), NotAccepting),
-    ] {
-        let said = stalled(before, serving, runs_every, 40);
-        assert_eq!(*said.last().unwrap(), saturated(cause), "{before:?} {serving} {runs_every:?}");
-    }
-    // Ten seconds without, and three until another cause is believed.
-    let said = stalled(Some(200), 150, None, 20);
-    assert_eq!(said[2], saturated(WorkerLimit));
-    assert_eq!(said.iter().position(|said| *said == saturated(NotAccepting)), Some(1 + 9 + 3));
-    // Not when it is unknown whether they run.
-    let unknown = |round: u64| Queue { holders: Vec::new(), ..waiting(2000 + 1000 * round) };
-    let queues: Vec<Queue> = [Queue { serving: Some(9), ..calm() }].into_iter().chain((0..20).map(unknown)).collect();
-    assert_eq!(levels(1000, &queues)[20], saturated(WorkerLimit));
-}
-
-#[test]
-fn how_many_were_served_is_forgotten_after_an_hour_or_two_of_accepting() {
-    let mut watch = Watch::new();
-    let accepting = |serving| Queue { serving: Some(serving), accepts: count(600), ..idle(1) };
-    let hanging = |round: u64| {
-        let mut queue = waiting(2000 + 60_000 * round);
-        queue.holders[0].on_cpu = Some(Duration::ZERO);
-        queue
-    };
-    // It was 200 once; since then the limit has been lowered to 5.
-    watch.one(60_000, &accepting(200));
-    // That it hangs does not count: it is not forgotten by that.
-    let said: Vec<Cause> = (0..300).map(|round| watch.one(60_000, &hanging(round)).cause).collect();
-    assert_eq!((said[0], said[5], said[299]), (Cause::NotAccepting, Cause::NotAccepting, Cause::NotAccepting));
-    (0..119).for_each(|_| drop(watch.one(60_000, &accepting(5))));
-    let said: Vec<Cause> = (0..10).map(|round| watch.one(60_000, &hanging(round)).cause).collect();
-    assert_eq!(said[9], Cause::WorkerLimit);
-}
-
-#[test]
-fn a_limit_at_which_nobody_runs_comes_with_the_doubt() {
-    let mut watch = Watch::new();
-    let mut last = Verdict::ok();
-    for round in 0..12_u64 {
-        let mut queue = waiting(2000 + round * 1000);
-        queue.holders[0].on_cpu = Some(Duration::ZERO);
-        last = watch.one(1000, &queue);
-        assert_eq!(last.advice.len(), if round < 9 { 3 } else { 4 });
-    }
-    assert!(last.evidence.iter().any(|text| text == "The processes have used no processor time for 12.0 s."));
-    assert!(last.advice[1].contains("/proc/100/task/*/wchan"), "{last:?}");
-    // And where it is not known how many are served, it may be a limit.
-    let unknown = Queue { serving: None, ..waiting(2000) };
-    watch.one(1000, &unknown);
-    let verdict = Watch::new().one(2000, &unknown);
-    assert_eq!((verdict.level, verdict.cause), saturated(Cause::NotAccepting));
-    assert!(verdict.advice.last().unwrap().contains("limit of workers"), "{verdict:?}");
 }
 
 #[test]
@@ -526,68 +405,4 @@ fn lengths_read_well() {
     ] {
         assert_eq!(length(Duration::from_millis(milliseconds)), text);
     }
-}
-
-#[test]
-fn servers_are_recognised_by_the_names_of_their_processes() {
-    for (comm, name) in [
-        ("apache2", Some("Apache httpd")),
-        ("httpd", Some("Apache httpd")),
-        ("nginx", Some("nginx")),
-        ("haproxy", Some("HAProxy")),
-        ("php-fpm8.2", Some("PHP-FPM")),
-        ("php-fpm", Some("PHP-FPM")),
-        ("gunicorn: maste", Some("Gunicorn")),
-        ("node", Some("Node.js")),
-        ("node-MainThread", Some("Node.js")),
-        ("node_exporter", None),
-        ("redis-server", Some("Redis or Valkey")),
-        ("mariadbd", Some("MySQL or MariaDB")),
-        ("cache-main", Some("Varnish")),
-        ("exim4", Some("Exim")),
-        ("smtpd", Some("Postfix")),
-        ("master", None),
-        ("apache2-helper", None),
-        ("", None),
-    ] {
-        assert_eq!(recognise(comm).map(|server| server.name), name, "{comm}");
-    }
-    // The kernel keeps 15 characters.
-    assert!(SERVERS.iter().flat_map(|server| server.processes).all(|process| process.len() <= 15));
-}
-
-#[test]
-fn every_cause_has_advice_and_evidence_for_every_server() {
-    for server in SERVERS {
-        let comm = server.processes[0].trim_end_matches('*');
-        let mut queue = Queue { holders: vec![holder(7, comm)], ..waiting(5000) };
-        let mut watch = Watch::new();
-        let verdict = watch.one(1000, &queue);
-        assert_eq!(verdict.advice[0], server.limit.advice(server.name));
-        assert!(verdict.advice[0].starts_with(match server.limit {
-            Limit::Waits(_) => "Raise what limits ",
-            Limit::TurnsAway { .. } | Limit::None(_) => server.name,
-        }));
-        (queue.holders[0].open_files, queue.holders[0].open_files_limit) = (Some(1024), Some(1024));
-        let verdict = Watch::new().one(1000, &queue);
-        assert_eq!(verdict.cause, Cause::FdLimit);
-        assert!(verdict.advice[1].contains("LimitNOFILE="), "{verdict:?}");
-        assert!(server.descriptors.is_none_or(|knob| verdict.advice[1].contains(knob)), "{verdict:?}");
-        for somaxconn in [None, Some(5), Some(4096)] {
-            let burst = Queue {
-                holders: vec![holder(7, comm)],
-                somaxconn,
-                backlog_limit: 5,
-                overflows_syn: count(9),
-                accepts: count(9),
-                accept_waits: waits(1),
-                ..idle(1)
-            };
-            let verdict = Watch::new().one(1000, &burst);
-            assert_eq!((verdict.level, verdict.cause), overflowing(Cause::BacklogTooSmall));
-            assert!(verdict.advice.iter().any(|text| text.contains(server.backlog)), "{verdict:?}");
-            assert_eq!(verdict.advice[0].starts_with("net.core.somaxconn is 5 and cuts off"), somaxconn == Some(5));
-        }
-    }
-    assert_eq!(busy(Cause::None), BUSY);
 }

@@ -103,11 +103,29 @@ fn check(verdict: &Verdict, queue: &Queue, time: std::time::SystemTime) {
     assert!(texts().all(|text| text.ends_with(['.', ')']) && !text.contains("  ")), "{}", what());
 }
 
+/// Settings to the limits of what can be given, in any combination.
+fn thresholds(random: &mut Random) -> Thresholds {
+    let time = |random: &mut Random| Duration::from_millis(*random.pick(&[1, 100, 1000, 10_000, 3_600_000]));
+    let share = |random: &mut Random| *random.pick(&[0.01, 0.5, 1.0]);
+    Thresholds {
+        wait: time(random),
+        busy_wait: time(random),
+        queue_share: share(random),
+        calm: *random.pick(&[Duration::ZERO, Duration::from_secs(3), Duration::from_secs(3600)]),
+        window: time(random).max(Duration::from_millis(100)),
+        settle: *random.pick(&[Duration::ZERO, Duration::from_secs(1), Duration::from_secs(10)]),
+        idle: time(random).max(Duration::from_millis(100)),
+        constant_share: *random.pick(&[0.0, 0.05, 1.0]),
+        throttled_share: share(random),
+    }
+}
+
 #[test]
 fn whatever_comes_a_verdict_is_whole_and_always_the_same() {
     for seed in 0..20 {
         let mut random = Random::new(seed);
-        let mut judges = [Judge::new(Thresholds::default()), Judge::new(Thresholds::default())];
+        let thresholds = if seed < 10 { Thresholds::default() } else { thresholds(&mut random) };
+        let mut judges = [Judge::new(thresholds.clone()), Judge::new(thresholds)];
         let mut time = start();
         for _ in 0..400 {
             let interval = Duration::from_millis(*random.pick(&INTERVALS_MS));
