@@ -69,7 +69,7 @@ fn waiting(facts: &Facts<'_>) -> String {
     let queue = facts.queue;
     let window = facts.window;
     if queue.accept_queue == 0 {
-        let longest = facts.history.longest_wait(facts.thresholds.window);
+        let longest = facts.history.longest_wait();
         return match longest {
             Some(longest) => format!(
                 "Nobody waits now; of those accepted in the last {} one had waited {}.",
@@ -169,7 +169,7 @@ fn rates(verdict: &Verdict, facts: &Facts<'_>) -> Option<String> {
     if !matches!(verdict.cause, Cause::SlowAccept | Cause::BacklogTooSmall | Cause::CpuThrottled) {
         return None;
     }
-    let pressed = facts.history.under_wait(facts.thresholds.window);
+    let pressed = facts.history.under_wait();
     let is_enough = pressed.length >= facts.thresholds.pressed();
     let sums = if is_enough { pressed } else { facts.window };
     Some(format!(

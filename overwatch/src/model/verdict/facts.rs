@@ -185,7 +185,7 @@ impl Facts<'_> {
 
     /// Somebody waits, and nobody has been accepted for so long that it is no accident.
     pub(super) fn is_stalled(&self) -> bool {
-        let (quiet, pressed) = (self.history.quiet, self.history.under_wait(self.thresholds.window));
+        let (quiet, pressed) = (self.history.quiet, self.history.under_wait());
         // A slow server that accepts at a steady rate has gaps as well.
         let gaps = u128::from(pressed.accepts) * quiet.as_nanos() / pressed.length.as_nanos().max(1);
         self.queue.accept_queue > 0 && quiet >= self.thresholds.settle && (pressed.accepts == 0 || gaps >= 3)
@@ -200,7 +200,7 @@ impl Facts<'_> {
     /// Of clients that wait too long, or were refused because of the accept queue.
     fn cause_of_waiting(&self, level: Level) -> Option<Cause> {
         let thresholds = self.thresholds;
-        let (history, window) = (self.history, thresholds.window);
+        let history = self.history;
         let stalled = self.is_stalled();
         if stalled && self.nearly_out_of_descriptors().is_some() {
             return Some(Cause::FdLimit);
@@ -211,8 +211,8 @@ impl Facts<'_> {
         if stalled && self.half_stopped() {
             return Some(Cause::NotAccepting);
         }
-        let longest = self.oldest_wait().max(history.longest_wait(window)).unwrap_or_default();
-        if level == Level::Overflowing && longest <= thresholds.wait && history.drained_after_overflow(window) {
+        let longest = self.oldest_wait().max(history.longest_wait()).unwrap_or_default();
+        if level == Level::Overflowing && longest <= thresholds.wait && history.drained_after_overflow() {
             return Some(Cause::BacklogTooSmall);
         }
         if stalled {
@@ -223,9 +223,9 @@ impl Facts<'_> {
             // It is over: what it was cannot be seen any more.
             return None;
         }
-        let pressed = history.under_wait(window);
+        let pressed = history.under_wait();
         if pressed.length >= thresholds.pressed() && pressed.accepts > 0 {
-            let limited = history.pressed_against(2, thresholds).is_some() && history.is_turnover(window);
+            let limited = history.pressed_against(2, thresholds).is_some() && history.is_turnover();
             return Some(if limited { Cause::WorkerLimit } else { Cause::SlowAccept });
         }
         self.began_and_goes_on().then_some(Cause::SlowAccept)

@@ -102,6 +102,8 @@ impl Sums {
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
     samples: VecDeque<Sample>,
+    /// How many of the last samples the window covers: at least one, when there is any.
+    covered: usize,
     /// For at least so long nobody has been accepted.
     pub(super) quiet: Duration,
     /// For so long the holders have not been on a CPU; `None` when that is not known of all of them.
@@ -203,27 +205,21 @@ impl History {
 
     /// Keeps the window, and one sample before it: what it ended with is what the window began with.
     fn forget(&mut self, window: Duration) {
-        let keep = (self.covered(window) + 1).min(MOST_SAMPLES);
+        let mut length = Duration::ZERO;
+        let is_within = |sample: &&Sample| {
+            let before = length;
+            length = length.saturating_add(sample.interval);
+            before < window
+        };
+        let within = self.samples.iter().rev().take_while(is_within).count();
+        let keep = (within + 1).min(MOST_SAMPLES);
         self.samples.drain(..self.samples.len().saturating_sub(keep));
+        self.covered = within.min(self.samples.len());
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.samples.len()
-    }
-
-    /// How many of the last samples the window covers: at least one.
-    fn covered(&self, window: Duration) -> usize {
-        let mut length = Duration::ZERO;
-        let mut count = 0;
-        for sample in self.samples.iter().rev() {
-            if length >= window {
-                break;
-            }
-            length = length.saturating_add(sample.interval);
-            count += 1;
-        }
-        count
     }
 
     fn last(&self, count: usize) -> impl DoubleEndedIterator<Item = &Sample> {
@@ -238,41 +234,41 @@ impl History {
     }
 
     /// The numbers of the window.
-    pub(super) fn window(&self, window: Duration) -> Sums {
+    pub(super) fn window(&self) -> Sums {
         let mut sums = Sums::default();
-        self.last(self.covered(window)).for_each(|sample| sums.add(sample));
+        self.last(self.covered).for_each(|sample| sums.add(sample));
         sums
     }
 
     /// How many of the last intervals, in the window, began with somebody in the accept queue, without a gap.
-    fn pressed(&self, window: Duration) -> usize {
-        self.last(self.covered(window)).rev().take_while(|sample| sample.waited_from_the_start).count()
+    fn pressed(&self) -> usize {
+        self.last(self.covered).rev().take_while(|sample| sample.waited_from_the_start).count()
     }
 
     /// The numbers of the time in which somebody has been waiting without a gap, within the window. What was accepted before somebody had to
     /// wait is not among them.
-    pub(super) fn under_wait(&self, window: Duration) -> Sums {
+    pub(super) fn under_wait(&self) -> Sums {
         let mut sums = Sums::default();
-        self.last(self.pressed(window)).for_each(|sample| sums.add(sample));
+        self.last(self.pressed()).for_each(|sample| sums.add(sample));
         sums
     }
 
     /// How many connections were served at the ends of the intervals in which somebody waited from the start, but at least of the last one;
     /// `None` where it is not known.
-    fn serving_under_wait(&self, window: Duration) -> Option<Vec<u64>> {
-        let count = self.pressed(window).max(1);
+    fn serving_under_wait(&self) -> Option<Vec<u64>> {
+        let count = self.pressed().max(1);
         self.last(count).filter(|sample| sample.accept_queue > 0).map(|sample| sample.serving).collect()
     }
 
     /// The most connections that were served while clients waited; `None` when it is not known or none waits.
-    pub(super) fn ceiling(&self, window: Duration) -> Option<u64> {
+    pub(super) fn ceiling(&self) -> Option<u64> {
         self.samples.back().filter(|sample| sample.accept_queue > 0)?;
-        self.serving_under_wait(window)?.into_iter().max()
+        self.serving_under_wait()?.into_iter().max()
     }
 
     /// The ceiling, when most of the time nearly as many were served, and at least `least`.
     pub(super) fn pressed_against(&self, least: u64, thresholds: &Thresholds) -> Option<u64> {
-        let serving = self.serving_under_wait(thresholds.window)?;
+        let serving = self.serving_under_wait()?;
         let ceiling = serving.iter().copied().max()?;
         let floor = ceiling.saturating_sub(thresholds.tolerance(ceiling)).max(least);
         let near = serving.iter().filter(|serving| **serving >= floor).count();
@@ -287,8 +283,8 @@ impl History {
     }
 
     /// Clients are accepted only as others end.
-    pub(super) fn is_turnover(&self, window: Duration) -> bool {
-        let (count, pressed) = (self.pressed(window), self.under_wait(window));
+    pub(super) fn is_turnover(&self) -> bool {
+        let (count, pressed) = (self.pressed(), self.under_wait());
         let first = self.samples.len() - count;
         let before = first.checked_sub(1).and_then(|index| self.samples.get(index));
         let begun = self.samples.get(first).and_then(|sample| sample.serving);
@@ -302,13 +298,13 @@ impl History {
     }
 
     /// Since connections were refused in the window, the queue has been drained at least once.
-    pub(super) fn drained_after_overflow(&self, window: Duration) -> bool {
-        self.last(self.covered(window)).skip_while(|sample| sample.overflows == 0).any(|sample| sample.drained)
+    pub(super) fn drained_after_overflow(&self) -> bool {
+        self.last(self.covered).skip_while(|sample| sample.overflows == 0).any(|sample| sample.drained)
     }
 
     /// The longest wait of those accepted in the window; `None` when it is not known.
-    pub(super) fn longest_wait(&self, window: Duration) -> Option<Duration> {
-        self.last(self.covered(window)).filter_map(|sample| sample.longest_wait).max()
+    pub(super) fn longest_wait(&self) -> Option<Duration> {
+        self.last(self.covered).filter_map(|sample| sample.longest_wait).max()
     }
 
     /// The client at the head of the queue has waited at least so long: since the end of the last interval from which not all have been

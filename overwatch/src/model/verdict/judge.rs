@@ -139,7 +139,7 @@ impl Judge {
         for (index, queue) in queues.iter().enumerate().filter(|(_, queue)| queue.siblings > 0) {
             let Some(known) = self.known.get(&queue.listener) else { continue };
             if !facts::somebody_waits(queue, &known.history, &self.thresholds) {
-                let accepts = known.history.window(self.thresholds.window).accepts;
+                let accepts = known.history.window().accepts;
                 let group = groups.entry(address(queue)).or_default();
                 group.fine.push((index, accepts));
                 group.accepts += accepts;
@@ -160,7 +160,7 @@ impl Judge {
         let siblings = siblings(index, queues, groups);
         let thresholds = &self.thresholds;
         let Some(known) = self.known.get_mut(&queue.listener) else { return Verdict::ok() };
-        let window = known.history.window(thresholds.window);
+        let window = known.history.window();
         let facts = Facts { queue, history: &known.history, window, thresholds, siblings };
         let now = facts.level();
         let answer = facts.cause(now);
@@ -178,7 +178,7 @@ impl Judge {
             return Verdict::ok();
         }
         let facts = Facts { queue, history: &known.history, window, thresholds, siblings };
-        let serving_ceiling = facts.somebody_waits().then(|| facts.history.ceiling(thresholds.window)).flatten();
+        let serving_ceiling = facts.somebody_waits().then(|| facts.history.ceiling()).flatten();
         let mut verdict = Verdict {
             level,
             cause,

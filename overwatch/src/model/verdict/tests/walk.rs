@@ -127,7 +127,7 @@ fn whatever_comes_a_verdict_is_whole_and_always_the_same() {
         let thresholds = if seed < 10 { Thresholds::default() } else { thresholds(&mut random) };
         let mut judges = [Judge::new(thresholds.clone()), Judge::new(thresholds)];
         let mut time = start();
-        for _ in 0..400 {
+        for _ in 0..250 {
             let interval = Duration::from_millis(*random.pick(&INTERVALS_MS));
             time += interval;
             let gone = random.below(30) as u64;
