@@ -52,10 +52,12 @@ pub fn slack() -> f64 {
 pub fn visits(server: &[Step], clients: &[Step]) -> Vec<Visit> {
     let mut all: Vec<Visit> = Vec::new();
     let mut by_client: BTreeMap<SocketAddr, Vec<usize>> = BTreeMap::new();
+    let mut begun: BTreeMap<SocketAddr, f64> = BTreeMap::new();
     for step in clients {
         let Some(client) = step.client else { continue };
         let of_client = by_client.entry(client).or_default();
         match step.step.as_str() {
+            step::CONNECTING => drop(begun.insert(client, step.from)),
             step::CONNECTED => {
                 of_client.push(all.len());
                 let connected = Within::of(step);
@@ -71,12 +73,21 @@ pub fn visits(server: &[Step], clients: &[Step]) -> Vec<Visit> {
     }
     for step in server {
         // The last of this address that was there by then; the server may accept before the client knows that it is connected.
-        let of_client = step.client.and_then(|client| by_client.get(&client)).map_or(&[][..], Vec::as_slice);
+        let Some(client) = step.client else { continue };
+        let of_client = by_client.entry(client).or_default();
         let was_there = |visit: &&usize| all[**visit].connected.from <= step.until;
-        let Some(visit) = of_client.iter().rev().find(was_there) else { continue };
-        match step.step.as_str() {
-            step::ACCEPTED => all[*visit].accepted = Some(Within::of(step)),
-            step::CLOSED => all[*visit].closed = Some(Within::of(step)),
+        let visit = of_client.iter().rev().find(was_there).copied();
+        let unnoticed = begun.get(&client).filter(|_| visit.is_none());
+        match (step.step.as_str(), visit, unnoticed) {
+            (step::ACCEPTED, Some(visit), _) => all[visit].accepted = Some(Within::of(step)),
+            (step::CLOSED, Some(visit), _) => all[visit].closed = Some(Within::of(step)),
+            (step::ACCEPTED, None, Some(from)) => {
+                // The client gave up before it knew that it was connected.
+                of_client.push(all.len());
+                let connected = Within { from: *from, until: step.until };
+                let accepted = Some(Within::of(step));
+                all.push(Visit { client, connected, bytes: 0, accepted, closed: None, left: None });
+            }
             _ => {}
         }
     }
@@ -261,6 +272,17 @@ mod tests {
         let visits = visits(&server, &clients);
         let told: Vec<_> = visits.iter().map(|visit| [visit.accepted, visit.closed, visit.left].map(times)).collect();
         assert_eq!(told, [[Some(10.5), Some(11.0), Some(11.0)], [Some(20.5), None, Some(22.0)]]);
+    }
+
+    #[test]
+    fn a_client_may_give_up_before_it_knows_that_it_is_connected() {
+        let client = "127.0.0.1:1001";
+        let server = [step(step::ACCEPTED, client, 12.5, 0), step(step::CLOSED, client, 13.0, 0)];
+        let clients = [step(step::CONNECTING, client, 10.0, 0), step(step::GAVE_UP, client, 12.4, 0)];
+        let visits = visits(&server, &clients);
+        let [visit] = visits.as_slice() else { panic!("{visits:?}") };
+        assert_eq!((visit.connected.from, visit.connected.until), (9.99, 12.5));
+        assert_eq!((visit.accepted.map(|at| at.until), visit.closed.map(|at| at.until)), (Some(12.5), Some(13.0)));
     }
 
     fn sight(time: f64, queue: u64, waiting: &str) -> Sight {
