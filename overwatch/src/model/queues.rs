@@ -40,11 +40,19 @@ type Key = (u64, u64);
 /// A connection that was accepted.
 #[derive(Clone, Copy, Debug)]
 struct Member {
-    /// Kernel address of the listening socket, if it is known which.
-    listener: Option<u64>,
+    /// The listening socket, if it is known which.
+    listener: Option<Origin>,
     place: Place,
     /// A process holds it.
     is_served: bool,
+}
+
+/// A listening socket that connections were accepted from. The number tells it from a later one at the same kernel address, which must not
+/// get the connections that the earlier one has left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Origin {
+    sock: u64,
+    number: u64,
 }
 
 /// An address that is listened at.
@@ -163,7 +171,7 @@ impl Queues {
     /// A process has accepted it.
     fn accept(&mut self, key: Key, accepted: &Accepted) {
         let listener = self.listener_of(accepted);
-        if let Some(socket) = listener.and_then(|sock| self.sockets.get_mut(&sock)) {
+        if let Some(socket) = listener.and_then(|origin| still_listening(&mut self.sockets, origin)) {
             socket.accepted(&Seen {
                 sock: key.0,
                 accepted_ns: accepted.time_ns,
@@ -179,7 +187,7 @@ impl Queues {
     fn release(&mut self, key: Key) {
         if let Some(member) = self.members.get_mut(&key)
             && std::mem::replace(&mut member.is_served, false)
-            && let Some(socket) = member.listener.and_then(|sock| self.sockets.get_mut(&sock))
+            && let Some(socket) = member.listener.and_then(|origin| still_listening(&mut self.sockets, origin))
         {
             socket.served += 1;
         }
@@ -222,9 +230,15 @@ impl Queues {
     }
 
     /// The listening socket that it came from: as the hook at accept has it, else the only one at that address.
-    fn listener_of(&self, accepted: &Accepted) -> Option<u64> {
-        if self.sockets.contains_key(&accepted.listener) {
-            return Some(accepted.listener);
+    fn listener_of(&self, accepted: &Accepted) -> Option<Origin> {
+        // Not of one that has begun since, at the address of one that has gone.
+        let origin = |sock: &u64| {
+            let socket = self.sockets.get(sock)?;
+            let is_older = accepted.time_ns == 0 || socket.since_ns <= accepted.time_ns;
+            is_older.then_some(Origin { sock: *sock, number: socket.number })
+        };
+        if let Some(origin) = origin(&accepted.listener) {
+            return Some(origin);
         }
         let Place { netns, local_addr, local_port } = accepted.place;
         // As in the kernel, the exact address goes before the wildcard, and that of IPv4 before that of IPv6.
@@ -232,7 +246,7 @@ impl Queues {
         let bound = [Some(local_addr), any_v4, Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED))];
         let at = |local_addr| self.places.get(&Place { netns, local_addr, local_port });
         match bound.into_iter().flatten().find_map(at)?.as_slice() {
-            [only] => Some(*only),
+            [only] => origin(only),
             _ => None,
         }
     }
@@ -242,7 +256,7 @@ impl Queues {
         let mut unplaced: HashSet<(u32, u16)> = HashSet::new();
         for member in self.members.values().filter(|member| member.is_served) {
             match member.listener {
-                Some(sock) => *serving.entry(sock).or_default() += 1,
+                Some(origin) => *serving.entry(origin.number).or_default() += 1,
                 None => drop(unplaced.insert((member.place.netns, member.place.local_port))),
             }
         }
@@ -259,7 +273,7 @@ impl Queues {
             socket.syn_queue_was_full(self.syn_queue_limit.full(&reading.listener, syncookies));
             let mut queue = socket.row(reading, sample.refusals, &clock, (self.before_ns, sample.monotonic_ns));
             queue.siblings = siblings;
-            queue.serving = (!is_unknown).then(|| serving.get(&reading.sock).copied().unwrap_or(0));
+            queue.serving = (!is_unknown).then(|| serving.get(&socket.number).copied().unwrap_or(0));
 
             let holders = reading.inode.and_then(|inode| sample.holders.get(&inode));
             queue.holders = holders.into_iter().flatten().map(holder).collect();
@@ -309,6 +323,11 @@ impl Queues {
             }
         }
     }
+}
+
+/// `None` when it has gone, also where another one is at its address.
+fn still_listening(sockets: &mut HashMap<u64, Socket>, origin: Origin) -> Option<&mut Socket> {
+    sockets.get_mut(&origin.sock).filter(|socket| socket.number == origin.number)
 }
 
 fn holder(reading: &HolderReading) -> Holder {

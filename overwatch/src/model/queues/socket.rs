@@ -40,9 +40,10 @@ pub(super) struct Socket {
     pub(super) netns: u32,
     pub(super) local_addr: IpAddr,
     pub(super) local_port: u16,
+    /// Of this socket alone in this run.
+    pub(super) number: u64,
     /// Connections that a process has stopped serving in this interval.
     pub(super) served: u64,
-    number: u64,
     accepts: Grows,
     arrivals: Grows,
     overflows_syn: Grows,

@@ -287,3 +287,29 @@ fn what_happened_after_the_end_of_an_interval_is_in_the_next() {
     let told = queues.update(&at(2, vec![reading(FIRST)]));
     assert_eq!((told.queues[0].accepts.interval, told.queues[0].serving), (1, Some(2)));
 }
+
+#[test]
+fn a_socket_does_not_get_what_an_earlier_one_at_its_address_has_accepted() {
+    let mut queues = Queues::default();
+    let before = vec![accept(1, FIRST, 1, 2), accept(2, FIRST, 1, 2)];
+    let told = queues.update(&Sample { changes: before, ..at(1, vec![reading(FIRST)]) });
+    assert_eq!((told.queues[0].serving, told.queues[0].accepts.interval), (Some(2), 2));
+    // The kernel gives the address to another service's socket in the same interval; the two connections live on.
+    let anew = Listener { local_port: 81, ..listener(SECOND + 5, "10.0.0.1") };
+    let anew = || vec![ListenerReading { listener: anew, ..reading(FIRST) }];
+    let numbers = |row: &Queue| (row.local_port, row.accepts.interval, row.serving, row.served);
+    let own = Change { local_port: 81, ..accept(3, FIRST, SECOND + 6, SECOND + 7) };
+    for (seconds, changes, expected) in [
+        // The last accept of the earlier one is told late.
+        (2, vec![accept(4, FIRST, SECOND + 1, SECOND + 2), own], (81, 1, Some(1), 0)),
+        (3, vec![Change { let_go: 1, ..change(1, 1, 2 * SECOND + 1, (1, 4)) }], (81, 0, Some(1), 0)),
+        (4, vec![Change { let_go: 1, ..change(3, SECOND + 6, 3 * SECOND + 1, (1, 4)) }], (81, 0, Some(0), 1)),
+    ] {
+        let told = queues.update(&Sample { changes, ..at(seconds, anew()) });
+        assert_eq!(told.queues.iter().map(numbers).collect::<Vec<_>>(), [expected], "{seconds}");
+    }
+    // Nor does a table that is read anew give it those.
+    let table = vec![(2, entry(FIRST, 1, 2)), (5, entry(FIRST, 1, 3))];
+    let told = queues.update(&Sample { table: Some(table), ..at(5, anew()) });
+    assert_eq!(told.queues.iter().map(numbers).collect::<Vec<_>>(), [(81, 0, Some(0), 0)]);
+}
