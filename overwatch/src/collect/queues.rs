@@ -1,7 +1,7 @@
 //! Readings of the listening sockets: from what a look tells to what was there, and what their network namespaces say beside it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     path::Path,
     time::Duration,
@@ -79,7 +79,7 @@ pub struct NamespaceReading {
     /// Inode number.
     pub netns: u32,
     /// Its numbers and settings, as they were when they were read last: at first sight, and in each sample in which one of its listening
-    /// sockets has dropped more, or has a full SYN queue.
+    /// sockets has dropped more, has a full SYN queue, or has gone.
     pub limits: Limits,
 }
 
@@ -88,8 +88,8 @@ pub struct NamespaceReading {
 pub(super) struct Queues {
     look: Look,
     ticks: Ticks,
-    /// What each socket had turned away at the last look, by address and beginning.
-    turned_away: HashMap<(u64, u64), TurnedAway>,
+    /// What each socket had turned away at the last look.
+    turned_away: HashMap<Name, TurnedAway>,
     namespaces: BTreeMap<u32, Limits>,
 }
 
@@ -120,9 +120,11 @@ impl Queues {
     }
 }
 
-/// Names a listening socket for ever.
-fn name(listener: &ListenerReading) -> (u64, u64) {
-    (listener.sock, listener.listener.since_ns)
+/// Names a listening socket for ever: its address and its beginning. And its namespace.
+type Name = (u64, u64, u32);
+
+fn name(listener: &ListenerReading) -> Name {
+    (listener.sock, listener.listener.since_ns, listener.listener.netns)
 }
 
 /// Drops, and SYNs that found a full SYN queue.
@@ -133,10 +135,11 @@ fn turned_away(listener: &ListenerReading) -> TurnedAway {
     (listener.drops, of.syn_cookies + of.syn_queue_overflows + of.syn_queue_at_limit)
 }
 
-/// The namespaces that are to be read: those not known yet, and those whose numbers may have changed.
+/// The namespaces that are to be read: those not known yet, and those whose numbers may have changed. They may also where a socket has
+/// gone: what it was the last to refuse must not be taken for another's later.
 fn due(
     listeners: &[ListenerReading],
-    before: &HashMap<(u64, u64), TurnedAway>,
+    before: &HashMap<Name, TurnedAway>,
     known: &BTreeMap<u32, Limits>,
 ) -> BTreeSet<u32> {
     let may_have_changed = |listener: &&ListenerReading| {
@@ -144,7 +147,11 @@ fn due(
         let sends_cookies = listener.syn_queue > 0 && listener.syn_queue >= listener.backlog_limit;
         turned_away(listener) != before || sends_cookies || !known.contains_key(&listener.listener.netns)
     };
-    listeners.iter().filter(may_have_changed).map(|listener| listener.listener.netns).collect()
+    let present: HashSet<Name> = listeners.iter().map(name).collect();
+    let listened: HashSet<u32> = listeners.iter().map(|listener| listener.listener.netns).collect();
+    let gone = before.keys().filter(|name| !present.contains(name)).map(|(_, _, netns)| *netns);
+    let changed = listeners.iter().filter(may_have_changed).map(|listener| listener.listener.netns);
+    changed.chain(gone.filter(|netns| listened.contains(netns))).collect()
 }
 
 /// Each listening socket once, with the clients that follow it. What is no record ends the row.

@@ -66,10 +66,12 @@ struct Place {
 /// What a namespace has refused.
 #[derive(Clone, Copy, Debug, Default)]
 struct Namespace {
-    overflows: u64,
-    /// SYNs that found a full SYN queue.
-    syn_queue_full: u64,
-    /// Of the overflows of the last interval: those that are on no socket yet. Drops and overflows are not read at one instant.
+    /// As of the last reading; `None` before the first.
+    overflows: Option<u64>,
+    /// SYNs that found a full SYN queue, likewise.
+    syn_queue_full: Option<u64>,
+    /// Of the overflows of the last interval: those that are on no socket yet. Drops and overflows are not read at one instant. What is on none
+    /// an interval later was of sockets that have gone.
     left: u64,
 }
 
@@ -296,26 +298,24 @@ impl Queues {
                 *sum = (sum.0 + beyond, sum.1 + at_limit);
             }
         }
+        self.namespaces.retain(|netns, _| by_namespace.contains_key(netns));
         for (netns, sockets) in by_namespace {
-            let is_first = !self.namespaces.contains_key(&netns);
             let namespace = self.namespaces.entry(netns).or_default();
             let reading = sample.namespaces.iter().find(|reading| reading.netns == netns);
-            let overflows = reading.and_then(|reading| reading.limits.overflows).map(|now| {
-                let before = std::mem::replace(&mut namespace.overflows, now.listen_overflows);
-                if is_first { 0 } else { now.listen_overflows.saturating_sub(before) + namespace.left }
-            });
-            let full = reading.and_then(|reading| reading.limits.overflows).map(|now| {
-                let full = now.syn_queue_full_cookies + now.syn_queue_full_drops;
-                full.saturating_sub(std::mem::replace(&mut namespace.syn_queue_full, full))
+            let now = reading.and_then(|reading| reading.limits.overflows);
+            let new = now.and_then(|now| grown(&mut namespace.overflows, now.listen_overflows));
+            let overflows = new.map(|new| new + namespace.left);
+            let full = now.and_then(|now| {
+                grown(&mut namespace.syn_queue_full, now.syn_queue_full_cookies + now.syn_queue_full_drops)
             });
             // With a full accept queue as well, the kernel counts a SYN in both places, and the hooks in one.
-            let is_comparable = !is_first && sockets.iter().all(|(_, drops)| drops.syn == Some(0));
+            let is_comparable = sockets.iter().all(|(_, drops)| drops.syn == Some(0));
             if let Some((full, (beyond, at_limit))) = full.zip(syn_queues.get(&netns)).filter(|_| is_comparable) {
                 self.syn_queue_limit.note(full, *beyond, *at_limit);
             }
             let drops: Vec<Drops> = sockets.iter().map(|(_, drops)| *drops).collect();
             let (refused, left) = split(&drops, overflows);
-            namespace.left = left;
+            namespace.left = left.min(new.unwrap_or(0));
             for ((sock, _), refused) in sockets.iter().zip(refused) {
                 if let Some(socket) = self.sockets.get_mut(sock) {
                     socket.refused(&refused);
@@ -323,6 +323,11 @@ impl Queues {
             }
         }
     }
+}
+
+/// How far a number went on since it was read before; `None` when it was not, since then it counts from before overwatch.
+fn grown(before: &mut Option<u64>, now: u64) -> Option<u64> {
+    before.replace(now).map(|before| now.saturating_sub(before))
 }
 
 /// `None` when it has gone, also where another one is at its address.

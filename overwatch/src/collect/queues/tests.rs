@@ -219,7 +219,7 @@ fn ticks_are_measured_between_the_first_look_and_the_last() {
 }
 
 #[test]
-fn a_namespace_is_read_at_first_and_when_one_of_its_sockets_drops_or_sends_cookies() {
+fn a_namespace_is_read_at_first_and_when_one_of_its_sockets_drops_sends_cookies_or_goes() {
     let of = |sock, drops, syn_queue, backlog_limit, netns| {
         let record = ListenerRecord { drops, syn_queue, backlog_limit, ..listener(sock) };
         let mut reading = reading(&record, &[], None);
@@ -232,16 +232,18 @@ fn a_namespace_is_read_at_first_and_when_one_of_its_sockets_drops_or_sends_cooki
         let listener = Listener { syn_cookies, syn_queue_at_limit, syn_queue_overflows: 0, ..reading.listener };
         ListenerReading { listener, ..reading }
     };
-    let before = HashMap::from([((1, 9), (4, 0)), ((2, 9), (0, 0))]);
+    let before = HashMap::from([((1, 9, NETNS), (4, 0)), ((2, 9, 8), (0, 0))]);
     for (listeners, expected) in [
         (vec![], vec![]),
         (vec![of(1, 4, 0, 511, NETNS), of(2, 0, 0, 0, 8)], vec![]),
         (vec![of(1, 5, 0, 511, NETNS), of(2, 0, 0, 0, 8)], vec![NETNS]),
         (vec![of(1, 4, 0, 511, NETNS), of(2, 1, 0, 0, 8)], vec![8]),
         // A new one, which has dropped and which has not; one in a namespace that was not there before.
-        (vec![of(3, 1, 0, 511, NETNS)], vec![NETNS]),
-        (vec![of(3, 0, 0, 511, NETNS)], vec![]),
+        (vec![of(1, 4, 0, 511, NETNS), of(3, 1, 0, 511, NETNS)], vec![NETNS]),
+        (vec![of(1, 4, 0, 511, NETNS), of(3, 0, 0, 511, NETNS)], vec![]),
         (vec![of(3, 0, 0, 511, 9)], vec![9]),
+        // One has gone, and another listens on in its namespace.
+        (vec![of(3, 0, 0, 511, NETNS)], vec![NETNS]),
         // A full SYN queue answers with cookies, which are no drops.
         (vec![of(1, 4, 511, 511, NETNS)], vec![NETNS]),
         (vec![of(1, 4, 510, 511, NETNS)], vec![]),

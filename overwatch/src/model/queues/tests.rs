@@ -313,3 +313,40 @@ fn a_socket_does_not_get_what_an_earlier_one_at_its_address_has_accepted() {
     let told = queues.update(&Sample { table: Some(table), ..at(5, anew()) });
     assert_eq!(told.queues.iter().map(numbers).collect::<Vec<_>>(), [(81, 0, Some(0), 0)]);
 }
+
+#[test]
+fn refusals_of_sockets_that_have_gone_are_on_none_that_drops_later() {
+    let namespace = |listen_overflows: Option<u64>| NamespaceReading {
+        netns: 7,
+        limits: Limits {
+            overflows: listen_overflows.map(|listen_overflows| Overflows { listen_overflows, ..Overflows::default() }),
+            ..Limits::default()
+        },
+    };
+    // In each interval: overflows of the namespace, and drops of a socket that was never full.
+    for (name, intervals, overflows) in [
+        ("nobody else", &[(Some(100), 50), (Some(103), 53)][..], 3),
+        ("read an interval later", &[(Some(100), 50), (Some(103), 50), (Some(103), 53)], 3),
+        ("of one that has gone", &[(Some(100), 50), (Some(900), 50), (Some(900), 50), (Some(900), 53)], 0),
+        ("could not be read at first", &[(None, 50), (Some(900), 50), (Some(900), 53)], 0),
+    ] {
+        let mut queues = Queues::default();
+        let mut told = Told::default();
+        for (second, (listen_overflows, drops)) in (1..).zip(intervals) {
+            let socket = ListenerReading { drops: *drops, ..reading(FIRST) };
+            let namespaces = vec![namespace(*listen_overflows)];
+            told = queues.update(&Sample { namespaces, ..at(second, vec![socket]) });
+        }
+        let row = &told.queues[0];
+        assert_eq!((row.overflows().total, row.other_drops.total), (overflows, 3 - overflows), "{name}");
+    }
+}
+
+#[test]
+fn namespaces_without_a_listening_socket_are_forgotten() {
+    let mut queues = Queues::default();
+    for (second, sockets, known) in [(1, vec![reading(FIRST)], 1), (2, Vec::new(), 0)] {
+        queues.update(&at(second, sockets));
+        assert_eq!(queues.namespaces.len(), known);
+    }
+}
