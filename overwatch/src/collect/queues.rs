@@ -28,7 +28,7 @@ pub struct WaitingReading {
     pub sock: u64,
     /// When its entry in the connection table was made, nanoseconds of CLOCK_MONOTONIC; 0 when it has none.
     pub created_ns: u64,
-    /// When the handshake was completed, likewise; 0 when nobody saw it.
+    /// When the handshake was completed, likewise; 0 when nobody saw it, or the kernel is of another mind.
     pub established_ns: u64,
     /// Remote address; IPv4 is v4-mapped.
     pub remote_addr: [u8; 16],
@@ -202,16 +202,19 @@ fn reading(record: &ListenerRecord, waiting: &[WaitingRecord], ticks_per_second:
         defers_accept: record.defer_accept != 0,
         waiting: waiting
             .iter()
-            .map(|client| WaitingReading {
-                sock: client.sock,
-                created_ns: client.created_ns,
-                established_ns: client.established_ns,
-                remote_addr: remote_addr(client),
-                remote_port: client.remote_port,
-                state: client.state,
-                unread_bytes: client.unread_bytes,
-                queued_behind: client.queued_behind,
-                waited: waited(client, record, ticks_per_second),
+            .map(|client| {
+                let (established_ns, waited) = waited(client, record, ticks_per_second);
+                WaitingReading {
+                    sock: client.sock,
+                    created_ns: client.created_ns,
+                    established_ns,
+                    remote_addr: remote_addr(client),
+                    remote_port: client.remote_port,
+                    state: client.state,
+                    unread_bytes: client.unread_bytes,
+                    queued_behind: client.queued_behind,
+                    waited,
+                }
             })
             .collect(),
     }
@@ -229,8 +232,8 @@ fn remote_addr(client: &WaitingRecord) -> [u8; 16] {
 /// queued before the handshake was over (TCP Fast Open).
 const OF_ONE_MIND: Duration = Duration::from_millis(100);
 
-/// By our own record of its beginning, else by the kernel's.
-fn waited(client: &WaitingRecord, at: &ListenerRecord, ticks_per_second: Option<u64>) -> Option<Duration> {
+/// Since when it has waited by our own record, 0 where that is not to be believed; and how long, by it, else by the kernel's.
+fn waited(client: &WaitingRecord, at: &ListenerRecord, ticks_per_second: Option<u64>) -> (u64, Option<Duration>) {
     let ticks = (at.jiffies as u32).wrapping_sub(client.last_sent_jiffies);
     // It came after the listener was read.
     let ticks = if ticks > u32::MAX / 2 { 0 } else { ticks };
@@ -239,9 +242,9 @@ fn waited(client: &WaitingRecord, at: &ListenerRecord, ticks_per_second: Option<
     let seen = client.established_ns != 0;
     let by_us = seen.then(|| Duration::from_nanos(at.time_ns.saturating_sub(client.established_ns)));
     match (by_us, by_kernel) {
-        (Some(ours), Some(kernels)) if ours.abs_diff(kernels) > OF_ONE_MIND => Some(kernels),
-        (Some(ours), _) => Some(ours),
-        (None, kernels) => kernels,
+        (Some(ours), Some(kernels)) if ours.abs_diff(kernels) > OF_ONE_MIND => (0, Some(kernels)),
+        (Some(ours), _) => (client.established_ns, Some(ours)),
+        (None, kernels) => (0, kernels),
     }
 }
 

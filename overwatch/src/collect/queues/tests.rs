@@ -171,6 +171,7 @@ fn a_client_has_waited_since_we_saw_it_come_or_since_the_kernel_made_it() {
         // The entry is of an earlier connection at the address, or the client was queued before its handshake was over.
         (NOW - 9 * SECOND_NS, 500, Some(250), Some(milliseconds(2_000))),
         (NOW - SECOND_NS / 2, 500, Some(250), Some(milliseconds(2_000))),
+        (NOW - 9 * SECOND_NS, 500, None, Some(milliseconds(9_000))),
         // It came after the listener was read.
         (NOW + 1000, 0, Some(250), Some(Duration::ZERO)),
         (0, -1, Some(250), Some(Duration::ZERO)),
@@ -180,7 +181,12 @@ fn a_client_has_waited_since_we_saw_it_come_or_since_the_kernel_made_it() {
         let at = listener(SOCK);
         let last_sent_jiffies = (at.jiffies as u32).wrapping_sub(ticks as u32);
         let client = WaitingRecord { established_ns, last_sent_jiffies, ..client(SOCK, 5) };
-        assert_eq!(super::waited(&client, &at, per_second), waited, "{established_ns} {ticks} {per_second:?}");
+        let reading = &reading(&at, &[client], per_second).waiting[0];
+        assert_eq!(reading.waited, waited, "{established_ns} {ticks} {per_second:?}");
+        // The model counts from our own record, so that one which is not believed must not be there.
+        let by_us = Duration::from_nanos(NOW.saturating_sub(established_ns));
+        let believed = if waited == Some(by_us) { established_ns } else { 0 };
+        assert_eq!(reading.established_ns, believed, "{established_ns} {ticks} {per_second:?}");
     }
 }
 
