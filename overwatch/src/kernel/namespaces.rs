@@ -45,9 +45,11 @@ pub fn inode_of_name(root: &Path, name: &str) -> Option<u64> {
 }
 
 /// Runs `work` inside the namespace, on a thread of its own that ends with it. `None` when the namespace could not be
-/// entered: it has gone, or the right to enter it is missing.
+/// entered: it has gone, or the right to enter it is missing. Also when the process by which it was found has entered another one since, or its
+/// number is another process's by now: what is read there would be taken for this one's.
 pub fn inside<T: Send>(namespace: &NetworkNamespace, work: impl FnOnce() -> T + Send) -> Option<T> {
     let file = File::open(&namespace.path).ok()?;
+    file.metadata().ok().filter(|metadata| metadata.ino() == namespace.inode)?;
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET).ok()?;
@@ -74,6 +76,13 @@ mod tests {
         let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
         let found = list(Path::new("/"));
         assert_eq!(found.iter().filter(|namespace| namespace.inode == own).count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_leads_to_another_namespace_by_now_is_not_followed() {
+        let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
+        let other = NetworkNamespace { inode: own + 1, path: "/proc/self/ns/net".into() };
+        assert_eq!(inside(&other, || panic!("in another namespace")), None);
     }
 
     #[test]
