@@ -35,6 +35,10 @@ counters! {
     /// Calls whose return was not seen (kprobe tier): more were in the function than the kernel follows. Their bytes are
     /// made good at close.
     ReturnMissed = "return_missed",
+    /// Accepted connections for which there was no room in the connection table, so that nobody was told of their accept.
+    AcceptLost = "accept_lost",
+    /// Listening sockets for which there was no room.
+    ListenersFull = "listeners_full",
     /// Connections that were open before the start and were put into the table.
     Seeded = "seeded",
 }

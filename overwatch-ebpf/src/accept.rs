@@ -6,14 +6,14 @@ use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe, tracepoint},
     programs::{FExitContext, ProbeContext, RetProbeContext, TracePointContext},
 };
-use overwatch_common::{connection::role, event::want};
+use overwatch_common::{connection::role, counter::Counter, event::want};
 
 use crate::{
     bytes,
     changes::{self, Transition},
     ends, entry,
     kernel::{self, Address, argument, register},
-    maps::{CONNECTIONS, note_full},
+    maps::{CONNECTIONS, count, note_full},
     sockets,
     table::Moved,
 };
@@ -39,6 +39,7 @@ fn accepted(sock: Address, listener: Address) {
     }
     let Some(connection) = entry else {
         note_full();
+        count(Counter::AcceptLost, 1);
         return;
     };
     // SAFETY: the pointer is from the lookup. Transitions may write the entry at the same time, but not the words that an accept

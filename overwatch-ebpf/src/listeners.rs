@@ -4,12 +4,15 @@ use aya_ebpf::{
     bindings::BPF_ANY,
     helpers::{bpf_get_current_cgroup_id, bpf_ktime_get_ns},
 };
-use overwatch_common::connection::{COMM_LEN, Listener, Owner};
+use overwatch_common::{
+    connection::{COMM_LEN, Listener, Owner},
+    counter::Counter,
+};
 
 use crate::{
     changes, entry,
     kernel::{self, Address, process_name},
-    maps::{LISTENERS, audit},
+    maps::{LISTENERS, audit, count},
     sockets,
 };
 
@@ -60,7 +63,9 @@ pub(crate) fn note(sock: Address, owner: &Owner, since_ns: u64, seen: u8) {
         pad: [0; 3],
     };
     sockets::read_local_addr(&mut listener.local_addr, sock);
-    let _full = LISTENERS.insert(sock, &listener, u64::from(BPF_ANY));
+    if LISTENERS.insert(sock, &listener, u64::from(BPF_ANY)).is_err() {
+        count(Counter::ListenersFull, 1);
+    }
 }
 
 /// LISTEN -> CLOSE.

@@ -246,7 +246,7 @@ pub struct Snapshot {
     pub interval: Duration,
     /// Listening sockets, the worst first.
     pub rows: Vec<Row>,
-    /// Changes that were lost in this interval: accepts among them are missing, until the table has been read anew.
+    /// Changes that were lost in this interval, and accepts and listening sockets for which there was no room: accepts among them are missing.
     pub lost_events: u64,
 }
 

@@ -34,6 +34,9 @@ mod syn_queue;
 #[cfg(test)]
 mod tests;
 
+/// What nobody told us of: rows are missing, or accepts on them.
+const LOST: [Counter; 3] = [Counter::ChangeLost, Counter::AcceptLost, Counter::ListenersFull];
+
 /// A connection's life: the socket's address, and when it was born.
 type Key = (u64, u64);
 
@@ -92,7 +95,7 @@ pub struct Queues {
     /// When the last table was read.
     table_ns: u64,
     before_ns: u64,
-    change_lost: u64,
+    lost: u64,
 }
 
 /// What an interval tells of the listening sockets.
@@ -100,7 +103,7 @@ pub struct Queues {
 pub struct Told {
     /// Of each socket.
     pub queues: Vec<Queue>,
-    /// Changes that were lost.
+    /// Changes that were lost, and accepts and listening sockets for which there was no room.
     pub lost_events: u64,
 }
 
@@ -130,8 +133,8 @@ impl Queues {
             self.take_table(table, &ended, sample.monotonic_ns);
         }
         self.ended = ended;
-        let lost = sample.counters.get(Counter::ChangeLost);
-        let lost_events = lost - std::mem::replace(&mut self.change_lost, lost).min(lost);
+        let lost = LOST.iter().map(|counter| sample.counters.get(*counter)).sum();
+        let lost_events = lost - std::mem::replace(&mut self.lost, lost).min(lost);
         let told = Told { queues: self.rows(sample, readings), lost_events };
         self.before_ns = sample.monotonic_ns;
         told

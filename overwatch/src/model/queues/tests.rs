@@ -4,7 +4,7 @@ use overwatch_common::connection::{Connection, Listener, state};
 
 use super::*;
 use crate::{
-    collect::{ClosedConnection, NamespaceReading, RefusalsSeen, WaitingReading},
+    collect::{ClosedConnection, Counters, NamespaceReading, RefusalsSeen, WaitingReading},
     kernel::netstat::{Limits, Overflows},
     model::{
         fixtures::{bytes, change, connection, listener, sample},
@@ -348,5 +348,20 @@ fn namespaces_without_a_listening_socket_are_forgotten() {
     for (second, sockets, known) in [(1, vec![reading(FIRST)], 1), (2, Vec::new(), 0)] {
         queues.update(&at(second, sockets));
         assert_eq!(queues.namespaces.len(), known);
+    }
+}
+
+#[test]
+fn what_was_lost_in_an_interval_is_told_once() {
+    let mut queues = Queues::default();
+    for (second, changes, accepts, listeners, lost) in
+        [(1, 0, 0, 0, 0), (2, 3, 0, 0, 3), (3, 3, 5, 0, 5), (4, 4, 6, 2, 4), (5, 4, 6, 2, 0)]
+    {
+        let mut counters = Counters::default();
+        counters.add(Counter::ChangeLost, changes);
+        counters.add(Counter::AcceptLost, accepts);
+        counters.add(Counter::ListenersFull, listeners);
+        let told = queues.update(&Sample { counters, ..at(second, vec![reading(FIRST)]) });
+        assert_eq!(told.lost_events, lost, "{second}");
     }
 }

@@ -19,7 +19,8 @@ pub const INTERVAL: &[Key] = &[
     key(
         "lost_events",
         Kind::Integer,
-        "changes that were lost in this interval; accepts among them are missing, until the table has been read anew",
+        "changes that were lost in this interval, and accepted connections and listening sockets that there was no room for in the \
+         tables; accepts among them are missing",
     ),
 ];
 
