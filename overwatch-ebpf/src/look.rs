@@ -41,7 +41,8 @@ pub(crate) extern "C" fn look(context: *mut core::ffi::c_void) -> i32 {
     }
     // SAFETY: no arguments.
     let (time_ns, jiffies) = unsafe { (bpf_ktime_get_ns(), bpf_jiffies64()) };
-    let record = ListenerRecord {
+    let port: u16 = read(sock, kernel::SOCK_LOCAL_PORT.load());
+    let mut record = ListenerRecord {
         kind: LISTENER,
         accept_queue: read(sock, kernel::SOCK_ACK_BACKLOG.load()),
         sock,
@@ -56,9 +57,11 @@ pub(crate) extern "C" fn look(context: *mut core::ffi::c_void) -> i32 {
         pad: 0,
         listener: *listener,
     };
+    // Without bind(2) before it, listen(2) chooses the port after it has changed the state (`inet_csk_listen_start`,
+    // net/ipv4/inet_connection_sock.c), so that the entry in the map lacks it.
+    record.listener.local_port = port;
     write(output, &record);
     let mut request: Address = read(sock, kernel::QUEUE_ACCEPT_HEAD.load());
-    let port: u16 = read(sock, kernel::SOCK_LOCAL_PORT.load());
     for _ in 0..MOST_WAITING {
         if request == 0 {
             break;
