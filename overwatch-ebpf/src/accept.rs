@@ -57,6 +57,10 @@ fn accepted(sock: Address, listener: Address) {
             // With TCP Fast Open it is accepted before it is established.
             sockets::fill_addresses(connection, sock);
         }
+        if connection.role == role::UNKNOWN {
+            // Listeners with a backlog of 0 have children that look like clients.
+            connection.role = role::SERVER;
+        }
         if connection.tgid == 0 {
             entry::own(connection);
         }
