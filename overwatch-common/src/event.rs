@@ -71,7 +71,7 @@ pub struct Change {
     pub cgroup_id: u64,
     /// Kernel address of the listening socket by which it was accepted; 0 when not known.
     pub listener: u64,
-    /// When the handshake was completed; 0 when not known.
+    /// When the handshake was completed; 0 when not known, and where the accept was not seen.
     pub established_ns: u64,
     /// Local address; IPv4 is v4-mapped.
     pub local_addr: [u8; 16],

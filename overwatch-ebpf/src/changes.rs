@@ -70,7 +70,8 @@ fn send(sock: Address, connection: &Connection, transition: &Transition) {
         since_ns: transition.since_ns,
         cgroup_id: connection.cgroup_id,
         listener: connection.listener,
-        established_ns: connection.established_ns,
+        // Whose accept nobody saw has its owner by its first bytes, which says nothing of how long it waited.
+        established_ns: if connection.accepted_ns == 0 { 0 } else { connection.established_ns },
         local_addr: connection.local_addr,
         remote_addr: connection.remote_addr,
         comm: connection.comm,
