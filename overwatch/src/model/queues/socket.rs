@@ -218,7 +218,8 @@ impl Socket {
                 0 => before
                     .get(&client.sock)
                     .copied()
-                    .or_else(|| Some(now_ns.saturating_sub(client.waited?.as_nanos() as u64))),
+                    // The look is later than the end of the interval, by the time that it took to take in what had happened.
+                    .or_else(|| Some(reading.time_ns.saturating_sub(client.waited?.as_nanos() as u64))),
                 known => Some(known),
             };
             if let Some(since_ns) = since_ns.filter(|_| client.established_ns == 0) {

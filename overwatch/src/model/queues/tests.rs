@@ -14,6 +14,8 @@ use crate::{
 
 const SECOND: u64 = 1_000_000_000;
 const MILLISECOND: u64 = 1_000_000;
+/// From the end of an interval to the look.
+const LOOK_IS_LATER: u64 = 300 * MILLISECOND;
 /// Addresses of listening sockets.
 const FIRST: u64 = 0x1000;
 const SECOND_SOCKET: u64 = 0x2000;
@@ -37,7 +39,9 @@ fn reading(sock: u64) -> ListenerReading {
 
 /// The end of a second.
 fn at(seconds: u64, queues: Vec<ListenerReading>) -> Sample {
-    Sample { monotonic_ns: seconds * SECOND, queues: Some(queues), ..sample() }
+    let monotonic_ns = seconds * SECOND;
+    let look = |queue| ListenerReading { time_ns: monotonic_ns + LOOK_IS_LATER, ..queue };
+    Sample { monotonic_ns, queues: Some(queues.into_iter().map(look).collect()), ..sample() }
 }
 
 /// Connection `sock` was put into the queue and is now accepted.
@@ -166,13 +170,14 @@ fn ages_are_by_our_own_sight_else_by_the_kernels() {
     };
     let waiting = |age| vec![client(1, 3 * SECOND, None), client(2, 0, age), client(3, 0, None)];
     let sick = |age| vec![ListenerReading { accept_queue: 3, waiting: waiting(age), ..reading(FIRST) }];
-    let told = queues.update(&at(5, sick(Some(Duration::from_secs(4)))));
+    // The kernel's word is of the look.
+    let told = queues.update(&at(5, sick(Some(Duration::from_millis(4_300)))));
     let ages: Vec<_> = told.queues[0].waiting.iter().map(|client| client.waiting.map(|age| age.as_secs())).collect();
     assert_eq!(ages, [Some(2), Some(4), None]);
     assert_eq!(told.queues[0].oldest_wait(), Some(Duration::from_secs(4)));
     assert_eq!((told.queues[0].waiting[0].unread_bytes, told.queues[0].waiting[0].state), (81, state::CLOSE_WAIT));
     // An age that was known once goes on evenly, whatever the coarser clock says.
-    let told = queues.update(&at(6, sick(Some(Duration::from_millis(5_004)))));
+    let told = queues.update(&at(6, sick(Some(Duration::from_millis(5_304)))));
     assert_eq!(told.queues[0].waiting[1].waiting, Some(Duration::from_secs(5)));
     let told = queues.update(&Sample { changes: vec![accept(2, FIRST, 0, 7 * SECOND)], ..at(7, vec![reading(FIRST)]) });
     assert_eq!(told.queues[0].accept_waits.unwrap().max, Duration::from_secs(6));
