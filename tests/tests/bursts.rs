@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use overwatch_tests::harness::host::{Host, Tier, in_guest};
-use overwatch_tests::harness::lines::{Item, LifeItem};
+use overwatch_tests::harness::lines::{Item, LifeItem, LifeLine};
 use overwatch_tests::harness::netns::NetNs;
 use overwatch_tests::harness::stream::{Stream, arguments, nice};
 use overwatch_tests::harness::traffic;
@@ -52,6 +52,8 @@ type Amounts = BTreeMap<(Option<u32>, Option<String>), Amount>;
 struct Shown {
     lines: Amounts,
     lost: Amounts,
+    /// Lines without a process or a role: no end of a churn counts as one.
+    nobodys: Vec<LifeLine>,
 }
 
 impl Shown {
@@ -59,6 +61,9 @@ impl Shown {
         match item {
             Item::Line(line) if line.netns == netns => {
                 let amount = Amount { connections: 1, sent: line.sent_bytes, received: line.received_bytes };
+                if line.pid.is_none() || line.role.is_none() {
+                    self.nobodys.push((*line).clone());
+                }
                 self.lines.entry((line.pid, line.role)).or_default().add(amount);
             }
             Item::Lost(lost) if lost.netns.is_none_or(|of| of == netns) => {
@@ -128,7 +133,11 @@ fn measure(tier: Tier, extra: &[&str]) -> Result<()> {
     let lost: u64 = shown.lost.values().map(|amount| amount.connections).sum();
     let (before, after) = memory.first().zip(memory.last()).context("the churn took a while")?;
     println!("{tier} {extra:?}: {all:?} shown, {lost} of them added up; {before} KiB, then {after} KiB");
-    ensure!(all.is(counted, left_out), "{tier}: {all:?} shown, {counted:?} counted, {left_out} runs left out");
+    ensure!(
+        all.is(counted, left_out),
+        "{tier}: {all:?} shown, {counted:?} counted, {left_out} runs left out; of nobody: {:#?}",
+        shown.nobodys
+    );
     ensure!(
         *after <= before + MEMORY_MARGIN_KIB,
         "{tier}: {before} KiB after a third of the run, {after} KiB in the end"
