@@ -4,6 +4,8 @@
 //! did twice (`tcp_listendrop` and the discard that follows), and the rest once. Where a hook counts the refusals, only the rest has to be
 //! worked out. Where none does, the namespace's own `ListenOverflows` says how many there were, and the drops say whose.
 
+use overwatch_common::connection::Listener;
+
 /// What a listening socket has dropped since the last look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Drops {
@@ -15,6 +17,33 @@ pub(super) struct Drops {
     pub(super) ack: Option<u64>,
     /// The queue was full at some time of the interval, as far as is known.
     pub(super) was_full: bool,
+}
+
+/// What hooks have counted at a listening socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hooks {
+    pub(super) syn: u64,
+    pub(super) ack: u64,
+}
+
+impl Hooks {
+    pub(super) fn of(listener: &Listener) -> Self {
+        Self { syn: listener.overflows_syn, ack: listener.overflows_ack }
+    }
+
+    /// How many drops that makes.
+    pub(super) fn drops(self) -> u64 {
+        self.syn + 2 * self.ack
+    }
+
+    /// Those that the socket's own drops bear out. A hook makes the kernel's test a moment earlier: the drop may be still to come, or another CPU
+    /// makes room in between and there is none. More can pass before the last ACK is refused, so these are the first to be doubted.
+    pub(super) fn borne_out(self, dropped: u64) -> Self {
+        let missing = self.drops().saturating_sub(dropped);
+        let ack = self.ack.min(missing.div_ceil(2));
+        let syn = self.syn.min(missing.saturating_sub(2 * ack));
+        Self { syn: self.syn - syn, ack: self.ack - ack }
+    }
 }
 
 /// The same by cause.
@@ -84,6 +113,25 @@ mod tests {
 
     fn refused(syn: u64, ack: u64, other: u64, exact: bool) -> Refused {
         Refused { syn, ack, other, exact }
+    }
+
+    #[test]
+    fn a_refusal_without_its_drops_is_not_believed() {
+        for (syn, ack, dropped, believed) in [
+            (0, 0, 0, (0, 0)),
+            (6, 4, 14, (6, 4)),
+            // Others dropped too.
+            (6, 4, 20, (6, 4)),
+            // One last ACK found room after all, or is being refused right now.
+            (6, 4, 12, (6, 3)),
+            (6, 4, 13, (6, 3)),
+            (6, 0, 5, (5, 0)),
+            (6, 1, 5, (5, 0)),
+            (2, 1, 0, (0, 0)),
+        ] {
+            let hooks = Hooks { syn, ack }.borne_out(dropped);
+            assert_eq!((hooks.syn, hooks.ack), believed, "{syn} {ack} {dropped}");
+        }
     }
 
     #[test]

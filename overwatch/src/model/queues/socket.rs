@@ -7,7 +7,7 @@ use overwatch_common::connection::Listener;
 
 use super::{
     Place,
-    refused::{Drops, Refused},
+    refused::{Drops, Hooks, Refused},
     syn_queue::Full,
 };
 use crate::{
@@ -55,7 +55,9 @@ pub(super) struct Socket {
     /// When overwatch first looked.
     first_queue: u32,
     drops: u32,
-    hooks: [u64; 2],
+    /// All drops that bear out what hooks have counted.
+    dropped: u64,
+    hooks: Hooks,
     syn_queue: [u64; 2],
     peak: u32,
     waits: Option<Waited>,
@@ -118,7 +120,9 @@ impl Socket {
             queue: if is_old { reading.accept_queue } else { 0 },
             first_queue: if is_old { reading.accept_queue } else { 0 },
             drops: if is_old { reading.drops } else { 0 },
-            hooks: [0; 2],
+            // Those were before the first look.
+            dropped: if is_old { Hooks::of(listener).drops() } else { 0 },
+            hooks: Hooks::default(),
             syn_queue: [0; 2],
             peak: 0,
             waits: None,
@@ -157,13 +161,16 @@ impl Socket {
     pub(super) fn drops_since(&mut self, reading: &ListenerReading, seen: RefusalsSeen) -> Drops {
         // The kernel's number is 32 bits wide.
         let all = u64::from(reading.drops.wrapping_sub(std::mem::replace(&mut self.drops, reading.drops)));
-        let hooks = [reading.listener.overflows_syn, reading.listener.overflows_ack];
+        self.dropped += all;
+        let mut hooks = Hooks::of(&reading.listener);
+        if seen.at_syn && seen.at_ack {
+            hooks = hooks.borne_out(self.dropped);
+        }
         let before = std::mem::replace(&mut self.hooks, hooks);
-        let grown = |index: usize| hooks[index].saturating_sub(before[index]);
         Drops {
             all,
-            syn: seen.at_syn.then(|| grown(0)),
-            ack: seen.at_ack.then(|| grown(1)),
+            syn: seen.at_syn.then(|| hooks.syn.saturating_sub(before.syn)),
+            ack: seen.at_ack.then(|| hooks.ack.saturating_sub(before.ack)),
             was_full: reading.accept_queue.max(self.peak).max(self.queue) > reading.backlog_limit,
         }
     }

@@ -202,8 +202,13 @@ fn drops_before_overwatch_do_not_count_and_those_of_a_new_socket_do() {
     let told = queues.update(&Sample { refusals, ..at(2, vec![old(73, 3), new.clone()]) });
     let numbers = |row: &Queue| (row.overflows_syn.interval, row.overflows_ack.interval, row.other_drops.interval);
     assert_eq!(told.queues.iter().map(numbers).collect::<Vec<_>>(), [(3, 0, 0), (4, 2, 1)]);
-    let told = queues.update(&Sample { refusals, ..at(3, vec![old(73, 3), new]) });
+    let told = queues.update(&Sample { refusals, ..at(3, vec![old(73, 3), new.clone()]) });
     assert_eq!(told.queues.iter().map(numbers).collect::<Vec<_>>(), [(0, 0, 0), (0, 0, 0)]);
+    // A hook has counted two of which the kernel has dropped one so far.
+    let told = queues.update(&Sample { refusals, ..at(4, vec![old(74, 5), new.clone()]) });
+    assert_eq!(told.queues.iter().map(numbers).collect::<Vec<_>>(), [(1, 0, 0), (0, 0, 0)]);
+    let told = queues.update(&Sample { refusals, ..at(5, vec![old(75, 5), new]) });
+    assert_eq!(told.queues.iter().map(numbers).collect::<Vec<_>>(), [(1, 0, 0), (0, 0, 0)]);
     assert_eq!(told.queues[1].overflows(), Count { interval: 0, total: 6 });
     assert!(told.queues[1].overflows_exact);
 }
