@@ -1,5 +1,6 @@
 //! Which processes hold a listening socket. Only `/proc/PID/fd` tells it, and reading all of it costs a system call for every open
-//! descriptor of the host. So what was found is kept, and the whole is read again only when there is reason to.
+//! descriptor of the host. So what was found is kept, and the whole is read again only when there is reason to: the first time at once, since
+//! there must be names from the beginning, and later by a [`Walk`] that nobody waits for longer than a moment.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -7,17 +8,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::walk::{Held, Progress, Walk};
 use super::processes::{self, Process, Stat};
 
 #[cfg(test)]
 mod tests;
+mod walk;
 
 /// A process that has lived for a while may be handed a socket by another one (SCM_RIGHTS): so often all are asked while somebody waits.
 const WALK_WHILE_WAITING: Duration = Duration::from_secs(10);
 /// So often all are asked otherwise.
 const WALK: Duration = Duration::from_secs(60);
-/// So much longer than a walk took is the pause after it, whatever the reason for the next: walks cost at most 2.5 % of a CPU.
-const PAUSE_PER_WALK: u32 = 40;
+/// So long a walk that was started is waited for: on most hosts it is through by then, and what it finds belongs to this interval.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// So many descriptors are read at once in an interval, of the processes that are asked before all others are. What is behind them is left
+/// to the walks.
+const MOST_AT_ONCE: usize = 8_192;
 /// So often it is checked that the known holders still have the sockets at which nobody waits, and what they are called.
 const CHECK_ALL: Duration = Duration::from_secs(10);
 
@@ -46,7 +52,10 @@ pub struct Holders {
     names: HashMap<u32, Process>,
     /// In no process's hands when all were asked, such as sockets of the kernel itself.
     ownerless: HashSet<u64>,
-    walked: Option<Walked>,
+    /// A walk that has not come to its end.
+    under_way: Option<Walk>,
+    /// When the last walk was over.
+    walked: Option<Instant>,
     checked_all: Option<Instant>,
 }
 
@@ -58,19 +67,13 @@ struct Seen {
     started_ticks: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Walked {
-    ended: Instant,
-    took: Duration,
-}
-
 /// From what it is decided whether all processes are asked.
 #[derive(Clone, Copy, Debug)]
 struct Situation {
     /// Since the end of the last walk; `None` before the first.
     since_walk: Option<Duration>,
-    /// How long the last walk took.
-    walk_took: Duration,
+    /// One is under way.
+    is_walking: bool,
     /// There is a socket whose holders nobody has looked for.
     unknown: bool,
     /// Somebody waits at a socket.
@@ -87,7 +90,7 @@ impl Situation {
             (false, true) => WALK_WHILE_WAITING,
             (false, false) => WALK,
         };
-        since_walk >= wanted.max(self.walk_took * PAUSE_PER_WALK)
+        !self.is_walking && since_walk >= wanted
     }
 }
 
@@ -97,38 +100,35 @@ impl Holders {
         let inodes: HashSet<u64> = wanted.iter().map(|wanted| wanted.inode).collect();
         self.held.retain(|inode, _| inodes.contains(inode));
         self.ownerless.retain(|inode| inodes.contains(inode));
-        let mut to_walk = std::mem::take(&mut self.young);
+        let mut to_ask = std::mem::take(&mut self.young);
         self.young = self.notice_processes(root);
-        to_walk.extend(&self.young);
+        to_ask.extend(&self.young);
+        self.take_found(root, now, &inodes, Duration::ZERO);
         let check_all = self.checked_all.is_none_or(|checked| now.saturating_duration_since(checked) >= CHECK_ALL);
         let waiting: HashSet<u64> = wanted.iter().filter(|wanted| wanted.waiting).map(|wanted| wanted.inode).collect();
-        to_walk.extend(self.check(root, |inode| check_all || waiting.contains(&inode)));
+        to_ask.extend(self.check(root, |inode| check_all || waiting.contains(&inode)));
+        let mut leave = MOST_AT_ONCE;
         if self.walked.is_none() {
-            // All are new to us, and are walked below.
+            // All are new to us, and are asked below.
             self.young.clear();
-        } else {
-            self.walk(root, to_walk, &inodes);
-            let listeners: Vec<u32> = wanted
-                .iter()
-                .filter(|wanted| self.is_unknown(wanted.inode))
-                .filter_map(|wanted| wanted.listener_pid)
-                .filter(|pid| self.seen.contains_key(pid))
-                .collect();
-            self.walk(root, listeners, &inodes);
+            leave = 0;
         }
+        self.ask(root, to_ask, &inodes, &mut leave);
+        let listeners: HashSet<u32> = wanted
+            .iter()
+            .filter(|wanted| self.is_unknown(wanted.inode))
+            .filter_map(|wanted| wanted.listener_pid)
+            .filter(|pid| self.seen.contains_key(pid))
+            .collect();
+        self.ask(root, listeners.iter().copied().collect(), &inodes, &mut leave);
         let situation = Situation {
-            since_walk: self.walked.map(|walked| now.saturating_duration_since(walked.ended)),
-            walk_took: self.walked.map_or(Duration::ZERO, |walked| walked.took),
+            since_walk: self.walked.map(|walked| now.saturating_duration_since(walked)),
+            is_walking: self.under_way.is_some(),
             unknown: inodes.iter().any(|inode| self.is_unknown(*inode)),
             waiting: !waiting.is_empty(),
         };
         if situation.walk_is_due() {
-            let began = Instant::now();
-            self.held.clear();
-            self.walk(root, self.seen.keys().copied().collect(), &inodes);
-            self.ownerless = inodes.into_iter().filter(|inode| !self.held.contains_key(inode)).collect();
-            let took = began.elapsed();
-            self.walked = Some(Walked { ended: now + took, took });
+            self.walk(root, now, inodes, &listeners);
         }
         if check_all {
             self.checked_all = Some(now);
@@ -183,18 +183,72 @@ impl Holders {
         changed
     }
 
-    /// Reads every link of these processes.
-    fn walk(&mut self, root: &Path, mut pids: Vec<u32>, inodes: &HashSet<u64>) {
+    /// Reads the descriptors of these processes, as many as there is leave for, which is used up.
+    fn ask(&mut self, root: &Path, mut pids: Vec<u32>, inodes: &HashSet<u64>, leave: &mut usize) {
         pids.sort_unstable();
         pids.dedup();
         for pid in pids {
-            processes::sockets(root, pid, |descriptor, inode| {
-                if inodes.contains(&inode) {
-                    self.held.entry(inode).or_default().entry(pid).or_insert(descriptor);
-                    self.ownerless.remove(&inode);
+            if *leave == 0 {
+                return;
+            }
+            for (descriptor, inode) in processes::descriptors(root, pid).take(*leave) {
+                *leave -= 1;
+                if let Some(inode) = inode.filter(|inode| inodes.contains(inode)) {
+                    self.hold(Held { pid, descriptor, inode });
                 }
-            });
+            }
         }
+    }
+
+    /// Asks all processes, these before the others: the first time here and now, later on the way.
+    fn walk(&mut self, root: &Path, now: Instant, inodes: HashSet<u64>, first: &HashSet<u32>) {
+        let mut pids: Vec<u32> = self.seen.keys().copied().collect();
+        pids.sort_unstable_by_key(|pid| (!first.contains(pid), *pid));
+        if self.walked.is_none() {
+            let mut leave = usize::MAX;
+            self.ask(root, pids, &inodes, &mut leave);
+            self.end_walk(now, inodes);
+            return;
+        }
+        match Walk::start(root, pids, inodes.clone()) {
+            Ok(walk) => {
+                self.under_way = Some(walk);
+                self.take_found(root, now, &inodes, PATIENCE);
+            }
+            // No thread is left for it: what is known stays, and it is tried again when the next one is due.
+            Err(_) => self.walked = Some(now),
+        }
+    }
+
+    /// Takes what the walk that is under way has found by now.
+    fn take_found(&mut self, root: &Path, now: Instant, inodes: &HashSet<u64>, patience: Duration) {
+        let Some(mut walk) = self.under_way.take() else {
+            return;
+        };
+        let progress = walk.take(patience, |held| {
+            // Time has passed since it was found.
+            let Held { pid, descriptor, inode } = held;
+            let is_wanted = inodes.contains(&inode) && self.seen.contains_key(&pid);
+            if is_wanted && processes::socket(root, pid, descriptor) == Some(inode) {
+                self.hold(held);
+            }
+        });
+        match progress {
+            Progress::UnderWay => self.under_way = Some(walk),
+            Progress::Through => self.end_walk(now, walk.unfound),
+            Progress::Failed => self.walked = Some(now),
+        }
+    }
+
+    fn hold(&mut self, Held { pid, descriptor, inode }: Held) {
+        self.held.entry(inode).or_default().entry(pid).or_insert(descriptor);
+        self.ownerless.remove(&inode);
+    }
+
+    /// All were asked, and none had these sockets.
+    fn end_walk(&mut self, now: Instant, unfound: HashSet<u64>) {
+        self.walked = Some(now);
+        self.ownerless = unfound.into_iter().filter(|inode| !self.held.contains_key(inode)).collect();
     }
 
     fn name_holders(&mut self, root: &Path) {
@@ -205,9 +259,15 @@ impl Holders {
         }
     }
 
-    /// A socket that has lost its last holder but listens on is in other hands.
+    /// A socket that has lost its last holder but listens on is in other hands, also when the walk that is under way finds nobody: it may
+    /// have asked those already.
     fn forget_empty(&mut self) {
-        self.held.retain(|_, holders| !holders.is_empty());
+        self.held.retain(|inode, holders| {
+            if let Some(walk) = self.under_way.as_mut().filter(|_| holders.is_empty()) {
+                walk.unfound.remove(inode);
+            }
+            !holders.is_empty()
+        });
     }
 
     fn is_unknown(&self, inode: u64) -> bool {

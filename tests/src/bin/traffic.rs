@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use overwatch_tests::traffic::args::Args;
 use overwatch_tests::traffic::{
-    churn, flood, hold, lives, other, pair, process, queue, sandbox, shared, storm, stream,
+    churn, crowd, flood, hold, lives, other, pair, process, queue, sandbox, shared, storm, stream,
 };
 
 fn main() -> ExitCode {
@@ -28,6 +28,7 @@ fn run() -> Result<()> {
         Some("hold") => hold::run(&Args::parse(words, hold::OPTIONS)?),
         Some("lives") => lives::run(&Args::parse(words, lives::OPTIONS)?),
         Some("churn") => churn::run(&Args::parse(words, churn::OPTIONS)?),
+        Some("crowd") => crowd::run(&Args::parse(words, crowd::OPTIONS)?),
         Some("flood") => flood::run(&Args::parse(words, flood::OPTIONS)?),
         Some("storm") => storm::run(&Args::parse(words, storm::OPTIONS)?),
         Some("stream") => stream::run(&Args::parse(words, stream::OPTIONS)?),
@@ -37,7 +38,7 @@ fn run() -> Result<()> {
         Some("knock") => queue::knock::run(&Args::parse(words, queue::knock::OPTIONS)?),
         Some("sandbox") => sandbox::run(words),
         _ => bail!(
-            "usage: traffic pair|shared|hold|lives|churn|flood|storm|stream|other|serve|call|knock [--OPTION VALUE]... | \
+            "usage: traffic pair|shared|hold|lives|churn|crowd|flood|storm|stream|other|serve|call|knock [--OPTION VALUE]... | \
              traffic sandbox root|btf PROGRAM..."
         ),
     }

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod churn;
+pub mod crowd;
 pub mod end;
 pub mod family;
 pub mod flood;
