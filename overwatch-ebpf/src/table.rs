@@ -13,7 +13,7 @@ use overwatch_common::{
 use crate::{
     ends,
     entry::{claim, create_late, current_tgid},
-    kernel::{Address, process_name},
+    kernel::{self, Address, process_name},
     maps::{CONNECTIONS, EVENTS, SHARES, add, count, epoch, note_full},
     sockets,
     totals::{self, Sequence},
@@ -33,20 +33,25 @@ pub(crate) fn is_possible(sock: Address, sent: u64, received: u64) -> bool {
     if !sockets::is_held(sock) {
         return false;
     }
-    let Some(connection) = CONNECTIONS.get_ptr(sock) else {
-        return true;
-    };
-    // SAFETY: the pointer is from the lookup.
-    let connection = unsafe { &*connection };
-    // In CLOSE the counters may have been set back. An entry that was made late may have been made during this very call, and then what it
-    // began with has the call's bytes in it.
-    if connection.flags & (flag::CLOSED | flag::PARTIAL) != 0 {
-        return true;
+    let (mut sent_before, mut received_before) = (0, 0);
+    match CONNECTIONS.get_ptr(sock) {
+        // SAFETY: the pointer is from the lookup.
+        Some(connection) => unsafe {
+            // In CLOSE the counters may have been set back.
+            if (*connection).flags & flag::CLOSED != 0 {
+                return true;
+            }
+            (sent_before, received_before) = ((*connection).sent, (*connection).received);
+        },
+        // At the address of one that has gone there is another by now, which nobody has connected yet.
+        None if sockets::state_of(sock) == kernel::TCP_CLOSE.load() => return false,
+        None => {}
     }
+    // Without what was there when the entry was made: it may have been made in the middle of this very call.
     if sent != 0 {
-        return connection.sent + sent <= totals::at_most_sent(sock) + 1;
+        return sent_before + sent <= totals::at_most_sent(sock) + 1;
     }
-    connection.received + received <= totals::at_most_received(sock) + 1
+    received_before + received <= totals::at_most_received(sock) + 1
 }
 
 /// Puts the bytes that the current process has moved onto its share of the connection.

@@ -200,8 +200,10 @@ fn reading(record: &ListenerRecord, waiting: &[WaitingRecord], ticks_per_second:
         syn_queue: record.syn_queue,
         syn_queue_young: record.syn_queue_young,
         defers_accept: record.defer_accept != 0,
+        // More may have come while it was looked at.
         waiting: waiting
             .iter()
+            .take(record.accept_queue as usize)
             .map(|client| {
                 let (established_ns, waited) = waited(client, record, ticks_per_second);
                 WaitingReading {

@@ -81,6 +81,7 @@ pub struct Session {
     processes: ProcessWatch,
     pub(super) audits: Audits,
     skips: SkipWatch,
+    may_skip: bool,
     pub(super) root: PathBuf,
     ring_bytes: usize,
     /// No sample was taken yet.
@@ -136,7 +137,8 @@ impl Session {
         // Before anything moves: an entry that is announced in no epoch would wait for its next bytes.
         let mut maps = Maps::take(&mut ebpf)?;
         maps.set_epoch(FIRST_EPOCH)?;
-        maps.set_skips(true)?;
+        let may_skip = host.may_skip_programs();
+        maps.set_skips(may_skip)?;
         let mut attached = attach::attach(&mut ebpf, &btf, &plans, wanted)
             .map_err(|(refusal, attempts)| SessionError::Refused { refusal, attempts })?;
         attached.degradations.extend((!host.initial_pid_namespace).then(other_pid_namespace));
@@ -165,6 +167,7 @@ impl Session {
             processes: ProcessWatch::new(root),
             audits: Audits::default(),
             skips: SkipWatch::default(),
+            may_skip,
             root: root.to_owned(),
             ring_bytes: capacity.ring_bytes as usize,
             first: true,
@@ -274,8 +277,7 @@ impl Session {
             self.pending.active.clear();
         }
         let skips = self.skips.look(&self.ebpf, last);
-        // Until the first look nobody knows.
-        self.maps.set_skips(skips.all.is_some_and(|skipped| skipped > 0))?;
+        self.maps.set_skips(self.may_skip || skips.all.is_some_and(|skipped| skipped > 0))?;
         if self.audits.is_due(skips.life, last) {
             self.audit(skips.life)?;
             anew = true;

@@ -58,6 +58,14 @@ pub enum BtfUnavailable {
 }
 
 impl HostFacts {
+    /// True where tasks are preempted inside of programs by default, so that the kernel skips those of others: from Linux 7 on (ADR 6). Others do it
+    /// with `preempt=full`, which shows when it has happened.
+    pub fn may_skip_programs(&self) -> bool {
+        const FIRST: u32 = 7;
+        let major = self.kernel_release.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        major.is_none_or(|major| major >= FIRST)
+    }
+
     /// Reads the facts below `root`, which is `/` but for tests.
     pub fn read(root: &Path) -> Self {
         let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
@@ -122,6 +130,21 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(lockdown_mode(text).as_deref(), mode, "{text}");
+        }
+    }
+
+    #[test]
+    fn programs_are_skipped_from_linux_7_on() {
+        for (release, may_skip) in [
+            ("5.10.0-32-cloud-amd64", false),
+            ("6.18.44", false),
+            ("7.0.0-rc1", true),
+            ("7.2.13+deb14-cloud-amd64", true),
+            ("10.1", true),
+            ("", true),
+        ] {
+            let facts = HostFacts { kernel_release: release.to_owned(), ..HostFacts::read(Path::new("/nonexistent")) };
+            assert_eq!(facts.may_skip_programs(), may_skip, "{release}");
         }
     }
 

@@ -157,6 +157,15 @@ fn a_reading_says_what_the_records_say() {
 }
 
 #[test]
+fn who_comes_while_the_queue_is_looked_at_is_in_the_next_look() {
+    let clients: Vec<_> = (1..=4).map(|sock| client(1, sock)).collect();
+    for (accept_queue, listed) in [(0, 0), (3, 3), (4, 4), (9, 4)] {
+        let reading = reading(&ListenerRecord { accept_queue, ..listener(1) }, &clients, None);
+        assert_eq!(reading.waiting.len(), listed, "{accept_queue}");
+    }
+}
+
+#[test]
 fn a_client_has_waited_since_we_saw_it_come_or_since_the_kernel_made_it() {
     const NOW: u64 = 50 * SECOND_NS;
     let milliseconds = Duration::from_millis;
