@@ -67,13 +67,18 @@ async fn run_async(global: &Global, arguments: &args::Listeners) -> Result<ExitC
                     break;
                 }
             }
-            // While the reader stands still, the interval grows.
+            // While the reader stands still, the interval grows, and what is kept of it does not.
             _ = outputs.tick(), if !output.is_waiting() => {
                 let snapshot = intervals.end(&watch.session.sample()?);
                 output.send(screen.show(&snapshot)?)?;
                 left = left.map(|left| left - 1);
             }
-            _ = drains.tick() => watch.session.drain()?,
+            _ = drains.tick() => {
+                watch.session.drain()?;
+                if watch.session.is_laden() {
+                    intervals.queues.take_in(&watch.session.part()?);
+                }
+            }
         }
     }
     watch::written_in_time(&mut output).await?;

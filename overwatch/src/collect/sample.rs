@@ -79,7 +79,7 @@ pub struct Sample {
     pub time: SystemTime,
     /// The same instant, nanoseconds of CLOCK_MONOTONIC, which the kernel side's times are of.
     pub monotonic_ns: u64,
-    /// Time since the sample before, or since everything was attached.
+    /// Time since the interval before has ended, or since everything was attached.
     pub elapsed: Duration,
     /// Connections that ended.
     pub closed: Vec<ClosedConnection>,
@@ -99,7 +99,7 @@ pub struct Sample {
     pub queues: Option<Vec<ListenerReading>>,
     /// The network namespaces that those are in.
     pub namespaces: Vec<NamespaceReading>,
-    /// The processes that hold those, by the socket's inode.
+    /// The processes that hold those, by the socket's inode; only where the sample ends an interval.
     pub holders: HashMap<u64, Vec<HolderReading>>,
     /// Which refusals the kernel side counts.
     pub refusals: RefusalsSeen,

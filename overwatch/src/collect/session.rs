@@ -95,8 +95,23 @@ pub struct Session {
 const FIRST_EPOCH: u32 = 1;
 /// So many last records make some 2 MB of lines and text.
 const PORTION: usize = 1_024;
+/// So many records that wait for the end of an interval are some 5 MB.
+const MOST_PENDING: usize = 16_384;
 /// What the ring buffer holds beside each record, in bytes.
 const RECORD_HEADER: usize = 8;
+
+/// What a sample is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// It ends an interval.
+    Interval,
+    /// The same, with no more in it than needs little memory.
+    Portion,
+    /// It makes room while an interval goes on.
+    Part,
+    /// It ends the session.
+    Last,
+}
 
 /// What was taken from the ring buffer since the last sample.
 #[derive(Default)]
@@ -233,12 +248,22 @@ impl Session {
 
     /// Takes a sample of everything since the one before.
     pub fn sample(&mut self) -> Result<Sample, SessionError> {
-        self.take_sample(false, None)
+        self.take_sample(Purpose::Interval)
+    }
+
+    /// True when so much was drained that a part of the interval is to be taken before it ends.
+    pub fn is_laden(&self) -> bool {
+        self.pending.changes.len() + self.pending.closed.len() >= MOST_PENDING
+    }
+
+    /// Takes a sample within an interval, which goes on: `elapsed` of the one that ends it is of the whole, and it alone names processes.
+    pub fn part(&mut self) -> Result<Sample, SessionError> {
+        self.take_sample(Purpose::Part)
     }
 
     /// The same, but only so much as needs little memory: see [`Self::has_more`].
     pub fn portion(&mut self) -> Result<Sample, SessionError> {
-        self.take_sample(false, Some(PORTION))
+        self.take_sample(Purpose::Portion)
     }
 
     /// True when the last portion has left something.
@@ -248,10 +273,12 @@ impl Session {
 
     /// Takes the last sample: with connections that have closed although their process has not let go of the socket.
     pub fn last_sample(&mut self) -> Result<Sample, SessionError> {
-        self.take_sample(true, None)
+        self.take_sample(Purpose::Last)
     }
 
-    fn take_sample(&mut self, last: bool, portion: Option<usize>) -> Result<Sample, SessionError> {
+    fn take_sample(&mut self, purpose: Purpose) -> Result<Sample, SessionError> {
+        let last = purpose == Purpose::Last;
+        let ends_interval = purpose != Purpose::Part;
         let rows = self.interest == Interest::Rows;
         if rows {
             // First the epoch, then the counters: see `announce` in the kernel side. Where nobody asks for rows it stays, so that
@@ -260,7 +287,7 @@ impl Session {
             self.maps.set_epoch(self.epoch)?;
         }
         let now = clocks::now();
-        let records = portion.unwrap_or(usize::MAX);
+        let records = if purpose == Purpose::Portion { PORTION } else { usize::MAX };
         let bytes = records.saturating_mul(size_of::<Closed>()).min(self.ring_bytes);
         let more_in_ring = self.drain_some(bytes)?;
         let before = self.counters;
@@ -271,7 +298,7 @@ impl Session {
         let mut anew = std::mem::take(&mut self.first) || closed_lost || grew(Counter::ChangeLost);
         let deferred = self.more || grew(Counter::ClosedDeferred);
         let more_deferred = deferred && self.take_deferred(records)?;
-        self.more = portion.is_some() && (more_in_ring || more_deferred);
+        self.more = purpose == Purpose::Portion && (more_in_ring || more_deferred);
         if !rows && (deferred || closed_lost) {
             // Notices of connections whose end went past the ring buffer, or nowhere, would stay for ever.
             self.pending.active.clear();
@@ -303,9 +330,12 @@ impl Session {
             }
             None => (None, Vec::new()),
         };
-        let holders = queues.as_deref().map(|listeners| self.processes.look(Instant::now(), &wanted(listeners)));
+        let of_interval = queues.as_deref().filter(|_| ends_interval);
+        let holders = of_interval.map(|listeners| self.processes.look(Instant::now(), &wanted(listeners)));
         let elapsed = Duration::from_nanos(now.monotonic_ns.saturating_sub(self.last_ns));
-        self.last_ns = now.monotonic_ns;
+        if ends_interval {
+            self.last_ns = now.monotonic_ns;
+        }
         Ok(Sample {
             time: now.time,
             monotonic_ns: now.monotonic_ns,

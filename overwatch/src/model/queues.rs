@@ -78,7 +78,7 @@ struct Namespace {
     left: u64,
 }
 
-/// The model of the listening sockets. Feed it one sample for each interval.
+/// The model of the listening sockets. An interval is any number of samples that are taken in, and one that ends it.
 #[derive(Debug, Default)]
 pub struct Queues {
     sockets: HashMap<u64, Socket>,
@@ -87,19 +87,20 @@ pub struct Queues {
     members: HashMap<Key, Member>,
     /// What ended in the last sample.
     ended: HashSet<Key>,
-    /// Changes that came after the end of the last interval.
+    /// Changes that came after the instant of the last sample.
     later: Vec<Change>,
     namespaces: HashMap<u32, Namespace>,
     syn_queue_limit: SynQueueLimit,
     numbers: u64,
     /// When the last table was read.
     table_ns: u64,
+    /// When the last interval ended.
     before_ns: u64,
     lost: u64,
 }
 
 /// What an interval tells of the listening sockets.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// Of each socket.
     pub queues: Vec<Queue>,
@@ -108,10 +109,21 @@ pub struct Told {
 }
 
 impl Queues {
-    /// Takes in a sample, which is an interval.
+    /// Takes in a sample that ends an interval.
     pub fn update(&mut self, sample: &Sample) -> Told {
-        let readings = sample.queues.as_deref().unwrap_or_default();
-        self.begin(readings);
+        self.take_in(sample);
+        let lost = LOST.iter().map(|counter| sample.counters.get(*counter)).sum();
+        let lost_events = lost - std::mem::replace(&mut self.lost, lost).min(lost);
+        let told = Told { queues: self.rows(sample), lost_events };
+        self.before_ns = sample.monotonic_ns;
+        told
+    }
+
+    /// Takes in who was accepted and let go, so that nobody has to keep it until the interval ends. What it tells is the same however often
+    /// this was done: what is read of the sockets themselves counts at the end.
+    pub fn take_in(&mut self, sample: &Sample) {
+        // Each time, since what a socket that is new has accepted is only here.
+        self.begin(sample.queues.as_deref().unwrap_or_default());
         let ended: HashSet<Key> =
             sample.closed.iter().map(|closed| (closed.sock, closed.connection.created_ns)).collect();
         let changes = std::mem::take(&mut self.later);
@@ -120,7 +132,7 @@ impl Queues {
             if self.ended.contains(&key) {
                 // Its end was in the sample before, and has told of everything.
             } else if change.time_ns > sample.monotonic_ns && !ended.contains(&key) {
-                // The changes are taken a little later than the interval ends, on a busy machine not so little.
+                // The changes are taken a little later than the sample's instant, on a busy machine not so little.
                 self.later.push(*change);
             } else {
                 self.change(change);
@@ -133,11 +145,6 @@ impl Queues {
             self.take_table(table, &ended, sample.monotonic_ns);
         }
         self.ended = ended;
-        let lost = LOST.iter().map(|counter| sample.counters.get(*counter)).sum();
-        let lost_events = lost - std::mem::replace(&mut self.lost, lost).min(lost);
-        let told = Told { queues: self.rows(sample, readings), lost_events };
-        self.before_ns = sample.monotonic_ns;
-        told
     }
 
     /// Makes room for sockets that are new, and forgets those that have gone.
@@ -256,7 +263,8 @@ impl Queues {
         }
     }
 
-    fn rows(&mut self, sample: &Sample, readings: &[ListenerReading]) -> Vec<Queue> {
+    fn rows(&mut self, sample: &Sample) -> Vec<Queue> {
+        let readings = sample.queues.as_deref().unwrap_or_default();
         let mut serving: HashMap<u64, u64> = HashMap::new();
         let mut unplaced: HashSet<(u32, u16)> = HashSet::new();
         for member in self.members.values().filter(|member| member.is_served) {

@@ -12,6 +12,8 @@ use crate::{
     },
 };
 
+mod splits;
+
 const SECOND: u64 = 1_000_000_000;
 const MILLISECOND: u64 = 1_000_000;
 /// From the end of an interval to the look.
