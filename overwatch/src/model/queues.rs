@@ -175,7 +175,8 @@ impl Queues {
             if change.tgid != 0 && change.time_ns >= self.table_ns && !self.members.contains_key(&key) {
                 self.accept(key, &Accepted::by_change(change));
             }
-        } else if change.let_go != 0 || new == CLOSE {
+        } else if change.let_go != 0 {
+            // Not in CLOSE as such: where the peer has sent a RST, the process is still busy until it finds out.
             self.release(key);
         }
     }
@@ -230,12 +231,12 @@ impl Queues {
             } else if connection.accepted_ns > self.table_ns {
                 self.accept(key, &accepted);
             } else {
-                let is_served = before_accept(connection.state) && connection.state != CLOSE;
-                let member = Member { listener: self.listener_of(&accepted), place: accepted.place, is_served };
+                let member = Member {
+                    listener: self.listener_of(&accepted),
+                    place: accepted.place,
+                    is_served: is_held(connection),
+                };
                 self.members.insert(key, member);
-            }
-            if connection.state == CLOSE {
-                self.release(key);
             }
         }
         self.table_ns = now_ns;
@@ -358,6 +359,15 @@ fn holder(reading: &HolderReading) -> Holder {
         open_files: activity.and_then(|activity| activity.open_files),
         open_files_limit: activity.and_then(|activity| activity.open_files_limit),
         throttling: activity.and_then(|activity| activity.throttling),
+    }
+}
+
+/// As far as its state tells, its process has not closed it. In CLOSE there are only sockets that some process still holds, since the last
+/// close(2) ends them; whether it had shut down its sending before is told by the state that came before.
+fn is_held(connection: &Connection) -> bool {
+    match connection.state {
+        CLOSE if connection.closed_from != 0 => before_accept(connection.closed_from.into()),
+        state => before_accept(state),
     }
 }
 

@@ -115,13 +115,50 @@ fn an_accept_that_was_lost_is_known_from_the_last_record_or_the_table() {
 }
 
 #[test]
+fn a_connection_that_the_peer_has_reset_is_served_until_its_process_lets_go() {
+    let reset = |old| change(1, 1, 2 * SECOND, (old, 7));
+    let accepted = entry(FIRST, 1, 2);
+    let closed = Connection { state: CLOSE, ..accepted };
+    let table = || Some(vec![(1, closed)]);
+    let ended = || vec![ClosedConnection { sock: 1, connection: accepted, shares: Vec::new() }];
+    type Case = (&'static str, Vec<Change>, Option<Vec<(u64, Connection)>>, Vec<ClosedConnection>, (u64, u64));
+    let cases: [Case; 7] = [
+        ("reset", vec![reset(1)], None, vec![], (1, 0)),
+        ("reset after the peer's FIN", vec![reset(8)], None, vec![], (1, 0)),
+        ("reset, as the table has it", vec![], table(), vec![], (1, 0)),
+        ("reset by close(2)", vec![Change { let_go: 1, ..reset(1) }], None, vec![], (0, 1)),
+        ("closed after that", vec![reset(1)], None, ended(), (0, 1)),
+        ("closed after that, and the table is late", vec![reset(1)], table(), ended(), (0, 1)),
+        ("closed", vec![Change { let_go: 1, ..change(1, 1, 2 * SECOND, (1, 4)) }], None, vec![], (0, 1)),
+    ];
+    for (name, changes, table, closed, expected) in cases {
+        let mut queues = Queues::default();
+        queues.update(&Sample { changes: vec![accept(1, FIRST, 1, 2)], ..at(1, vec![reading(FIRST)]) });
+        let told = queues.update(&Sample { changes, table, closed, ..at(2, vec![reading(FIRST)]) });
+        assert_eq!((told.queues[0].serving, told.queues[0].served), (Some(expected.0), expected.1), "{name}");
+    }
+}
+
+#[test]
 fn what_was_open_before_is_served_but_was_not_accepted_now() {
-    let mut queues = Queues::default();
     let before = Connection { tgid: 42, ..entry(0, 0, 0) };
-    let closing = Connection { state: state::FIN_WAIT2, ..before };
-    let table = vec![(1, before), (2, before), (3, closing)];
-    let told = queues.update(&Sample { table: Some(table), ..at(1, vec![reading(FIRST)]) });
-    assert_eq!((told.queues[0].accepts.total, told.queues[0].serving), (0, Some(2)));
+    for (state, closed_from, serving) in [
+        (state::ESTABLISHED, 0, 1),
+        (state::CLOSE_WAIT, 0, 1),
+        (state::FIN_WAIT2, 0, 0),
+        (state::LAST_ACK, 0, 0),
+        // Reset while its process is busy.
+        (CLOSE, 0, 1),
+        (CLOSE, state::ESTABLISHED, 1),
+        (CLOSE, state::CLOSE_WAIT, 1),
+        (CLOSE, state::FIN_WAIT2, 0),
+    ] {
+        let mut queues = Queues::default();
+        let table = vec![(1, Connection { state, closed_from: closed_from as u8, ..before })];
+        let told = queues.update(&Sample { table: Some(table), ..at(1, vec![reading(FIRST)]) });
+        let numbers = (told.queues[0].accepts.total, told.queues[0].serving);
+        assert_eq!(numbers, (0, Some(serving)), "{state} from {closed_from}");
+    }
 }
 
 #[test]
