@@ -78,7 +78,7 @@ pub struct Session {
     pub(super) pending: Pending,
     interest: Interest,
     queues: Option<Queues>,
-    processes: ProcessWatch,
+    processes: Option<ProcessWatch>,
     pub(super) audits: Audits,
     skips: SkipWatch,
     may_skip: bool,
@@ -138,7 +138,7 @@ impl Session {
         let facts = plan::prerequisites(host)?;
         let plans = plan::plan(host, facts, wanted, interest);
         raise_memlock_limit();
-        // In a container's pid namespace the numbers in /proc are not those that the kernel side sees.
+        // In a container's pid namespace the numbers in /proc are not those that the kernel side sees: see `process_watch`.
         let owners = if host.initial_pid_namespace { processes::socket_owners(root) } else { HashMap::new() };
         let mut ebpf =
             object::load(facts, capacity, interest, owners.len()).map_err(|error| load_refusal(&error, host))?;
@@ -179,7 +179,7 @@ impl Session {
             pending: Pending::default(),
             interest,
             queues,
-            processes: ProcessWatch::new(root),
+            processes: process_watch(host, root),
             audits: Audits::default(),
             skips: SkipWatch::default(),
             may_skip,
@@ -331,7 +331,8 @@ impl Session {
             None => (None, Vec::new()),
         };
         let of_interval = queues.as_deref().filter(|_| ends_interval);
-        let holders = of_interval.map(|listeners| self.processes.look(Instant::now(), &wanted(listeners)));
+        let watched = of_interval.zip(self.processes.as_mut());
+        let holders = watched.map(|(listeners, processes)| processes.look(Instant::now(), &wanted(listeners)));
         let elapsed = Duration::from_nanos(now.monotonic_ns.saturating_sub(self.last_ns));
         if ends_interval {
             self.last_ns = now.monotonic_ns;
@@ -497,6 +498,11 @@ fn wanted(listeners: &[ListenerReading]) -> Vec<Wanted> {
     wanted.collect()
 }
 
+/// `None` in a container's pid namespace: the numbers in its `/proc` would be taken for the host's.
+fn process_watch(host: &HostFacts, root: &Path) -> Option<ProcessWatch> {
+    host.initial_pid_namespace.then(|| ProcessWatch::new(root))
+}
+
 fn no_look(error: &LookError) -> Degradation {
     Degradation { what: "iter:bpf_map_elem".to_owned(), why: attach::cause(error).line, loss: Look::LOSS }
 }
@@ -505,7 +511,8 @@ fn other_pid_namespace() -> Degradation {
     Degradation {
         what: "/proc".to_owned(),
         why: "overwatch runs in a pid namespace of its own, as in a container without the host's".to_owned(),
-        loss: "pids are those of the host, and connections that were open already have no owner until their next bytes",
+        loss: "pids are those of the host, connections that were open already have no owner until their next bytes, and listening sockets \
+               have no processes",
     }
 }
 
@@ -543,4 +550,19 @@ fn load_refusal(error: &aya::EbpfError, host: &HostFacts) -> Refusal {
         None => "overwatch check shows what this host offers".to_owned(),
     };
     Refusal::new(format!("the kernel refused the maps or programs: {text}"), help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_are_watched_where_their_numbers_are_the_hosts() {
+        let here = HostFacts::read(Path::new("/"));
+        for (initial_pid_namespace, is_watched) in [(true, true), (false, false)] {
+            let host = HostFacts { initial_pid_namespace, ..here.clone() };
+            assert_eq!(process_watch(&host, Path::new("/")).is_some(), is_watched);
+        }
+        assert!(other_pid_namespace().loss.ends_with("and listening sockets have no processes"));
+    }
 }
