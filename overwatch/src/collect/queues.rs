@@ -78,8 +78,8 @@ pub struct ListenerReading {
 pub struct NamespaceReading {
     /// Inode number.
     pub netns: u32,
-    /// Its numbers and settings, as they were when they were read last: at first sight, and in each sample in which one of its listening
-    /// sockets has dropped more, has a full SYN queue, or has gone.
+    /// Its numbers and settings, as they were when they were read last: at first sight, in each sample in which one of its listening
+    /// sockets has dropped more, has a full SYN queue, or has gone, and every ten seconds while somebody waits in it.
     pub limits: Limits,
 }
 
@@ -90,8 +90,19 @@ pub(super) struct Queues {
     ticks: Ticks,
     /// What each socket had turned away at the last look.
     turned_away: HashMap<Name, TurnedAway>,
-    namespaces: BTreeMap<u32, Limits>,
+    namespaces: BTreeMap<u32, Known>,
 }
+
+/// What was read of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    limits: Limits,
+    /// When, nanoseconds of CLOCK_MONOTONIC.
+    read_ns: u64,
+}
+
+/// Where somebody waits, settings are no older than this: whoever has followed the advice must see that it is done.
+const REREAD: Duration = Duration::from_secs(10);
 
 impl Queues {
     pub(super) fn new(look: Look) -> Self {
@@ -112,10 +123,12 @@ impl Queues {
         let present: BTreeSet<u32> = listeners.iter().map(|listener| listener.listener.netns).collect();
         self.namespaces.retain(|netns, _| present.contains(netns));
         if !due.is_empty() {
-            self.namespaces.extend(netstat::read_all(root, &due));
+            let read_ns = listeners.iter().map(|listener| listener.time_ns).max().unwrap_or(0);
+            let read = netstat::read_all(root, &due).into_iter();
+            self.namespaces.extend(read.map(|(netns, limits)| (netns, Known { limits, read_ns })));
         }
         let namespaces =
-            self.namespaces.iter().map(|(netns, limits)| NamespaceReading { netns: *netns, limits: *limits });
+            self.namespaces.iter().map(|(netns, known)| NamespaceReading { netns: *netns, limits: known.limits });
         Ok((listeners, namespaces.collect()))
     }
 }
@@ -135,17 +148,22 @@ fn turned_away(listener: &ListenerReading) -> TurnedAway {
     (listener.drops, of.syn_cookies + of.syn_queue_overflows + of.syn_queue_at_limit)
 }
 
-/// The namespaces that are to be read: those not known yet, and those whose numbers may have changed. They may also where a socket has
-/// gone: what it was the last to refuse must not be taken for another's later.
+/// The namespaces that are to be read: those not known yet, those whose numbers may have changed, and after a while those whose settings
+/// matter. Numbers may also have changed where a socket has gone: what it was the last to refuse must not be taken for another's later.
 fn due(
     listeners: &[ListenerReading],
     before: &HashMap<Name, TurnedAway>,
-    known: &BTreeMap<u32, Limits>,
+    known: &BTreeMap<u32, Known>,
 ) -> BTreeSet<u32> {
     let may_have_changed = |listener: &&ListenerReading| {
         let before = before.get(&name(listener)).copied().unwrap_or_default();
         let sends_cookies = listener.syn_queue > 0 && listener.syn_queue >= listener.backlog_limit;
-        turned_away(listener) != before || sends_cookies || !known.contains_key(&listener.listener.netns)
+        let waits = listener.accept_queue > 0 || listener.syn_queue > 0;
+        let is_old = known.get(&listener.listener.netns).is_none_or(|known| {
+            let age = Duration::from_nanos(listener.time_ns.saturating_sub(known.read_ns));
+            waits && age >= REREAD
+        });
+        turned_away(listener) != before || sends_cookies || is_old
     };
     let present: HashSet<Name> = listeners.iter().map(name).collect();
     let listened: HashSet<u32> = listeners.iter().map(|listener| listener.listener.netns).collect();

@@ -236,13 +236,15 @@ fn ticks_are_measured_between_the_first_look_and_the_last() {
 #[test]
 fn a_namespace_is_read_at_first_and_when_one_of_its_sockets_drops_sends_cookies_or_goes() {
     let of = |sock, drops, syn_queue, backlog_limit, netns| {
-        let record = ListenerRecord { drops, syn_queue, backlog_limit, ..listener(sock) };
+        let record = ListenerRecord { drops, syn_queue, backlog_limit, accept_queue: 0, ..listener(sock) };
         let mut reading = reading(&record, &[], None);
         reading.listener.netns = netns;
         reading
     };
-    let known = Limits { overflows: Some(Overflows::default()), ..Limits::default() };
-    let known = BTreeMap::from([(NETNS, known), (8, Limits::default())]);
+    let limits = Limits { overflows: Some(Overflows::default()), ..Limits::default() };
+    // A second before.
+    let known = |limits| Known { limits, read_ns: 49 * SECOND_NS };
+    let known = BTreeMap::from([(NETNS, known(limits)), (8, known(Limits::default()))]);
     let syns = |reading: ListenerReading, syn_cookies, syn_queue_at_limit| {
         let listener = Listener { syn_cookies, syn_queue_at_limit, syn_queue_overflows: 0, ..reading.listener };
         ListenerReading { listener, ..reading }
@@ -267,5 +269,27 @@ fn a_namespace_is_read_at_first_and_when_one_of_its_sockets_drops_sends_cookies_
     ] {
         let expected: BTreeSet<u32> = expected.into_iter().collect();
         assert_eq!(due(&listeners, &before, &known), expected, "{listeners:?}");
+    }
+}
+
+#[test]
+fn settings_are_read_again_after_ten_seconds_where_somebody_waits() {
+    // The accept queue, the SYN queue, seconds since the namespace was read.
+    for (accept_queue, syn_queue, seconds, is_due) in [
+        (1, 0, 9, false),
+        (1, 0, 10, true),
+        (0, 1, 9, false),
+        (0, 1, 10, true),
+        (0, 0, 10, false),
+        (0, 0, 9_999, false),
+    ] {
+        let time_ns = 20_000 * SECOND_NS;
+        let record = ListenerRecord { accept_queue, syn_queue, time_ns, backlog_limit: 511, ..listener(SOCK) };
+        let listeners = [reading(&record, &[], None)];
+        let before = listeners.iter().map(|listener| (name(listener), turned_away(listener))).collect();
+        let read_ns = time_ns - seconds * SECOND_NS;
+        let known = BTreeMap::from([(NETNS, Known { limits: Limits::default(), read_ns })]);
+        let due = !due(&listeners, &before, &known).is_empty();
+        assert_eq!(due, is_due, "{accept_queue} {syn_queue} {seconds}");
     }
 }
