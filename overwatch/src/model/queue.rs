@@ -146,6 +146,9 @@ pub struct Queue {
     pub overflows_syn: Count,
     /// Handshakes whose last ACK was refused because the accept queue was full.
     pub overflows_ack: Count,
+    /// It is known which of them were at the SYN and which at the last ACK. Otherwise their sum alone is meant: see
+    /// [`Self::overflows_by_packet`].
+    pub overflows_told_apart: bool,
     /// The overflows are exact. Otherwise they were worked out from the drops of the socket and the overflows of the namespace.
     pub overflows_exact: bool,
     /// Packets to this socket that were dropped for other reasons, among them SYNs refused because the SYN queue was full.
@@ -181,6 +184,11 @@ impl Queue {
             interval: self.overflows_syn.interval + self.overflows_ack.interval,
             total: self.overflows_syn.total + self.overflows_ack.total,
         }
+    }
+
+    /// At the SYN, and at the last ACK; `None` in a tier that sees neither.
+    pub fn overflows_by_packet(&self) -> Option<(Count, Count)> {
+        self.overflows_told_apart.then_some((self.overflows_syn, self.overflows_ack))
     }
 
     /// The accept queue takes no more.

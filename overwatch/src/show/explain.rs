@@ -179,8 +179,14 @@ fn numbers(row: &Row, cgroup: Option<&str>, snapshot: &Snapshot) -> Vec<(&'stati
         ("arrived", counted(queue.arrivals)),
         ("accepted", counted(queue.accepts)),
         ("waited", waited(queue)),
-        ("refused at SYN", counted(queue.overflows_syn)),
-        ("refused at ACK", counted(queue.overflows_ack)),
+    ];
+    match queue.overflows_by_packet() {
+        Some((at_syn, at_ack)) => {
+            numbers.extend([("refused at SYN", counted(at_syn)), ("refused at ACK", counted(at_ack))]);
+        }
+        None => numbers.push(("refused", format!("{}, at the SYN or at the last ACK", counted(queue.overflows())))),
+    }
+    numbers.extend([
         ("other drops", counted(queue.other_drops)),
         ("SYN queue", syn_queue(queue)),
         ("SYN queue full", queue.syn_queue_overflows.map_or_else(unseen, counted)),
@@ -190,7 +196,7 @@ fn numbers(row: &Row, cgroup: Option<&str>, snapshot: &Snapshot) -> Vec<(&'stati
         ("socket", known(queue.inode, |inode| format!("inode {inode}"))),
         ("namespace", known(netns(queue), |inode| inode.to_string())),
         ("control group", known(cgroup, printable)),
-    ];
+    ]);
     if !queue.overflows_exact {
         numbers.push(("note", "refusals are worked out from the drops of the socket and the namespace".to_owned()));
     }

@@ -59,10 +59,10 @@ pub struct ListenerRow {
     pub overflows: u64,
     /// The same since the start.
     pub overflows_total: u64,
-    /// Of these: at the SYN.
-    pub overflows_syn: u64,
-    /// Of these: at the last ACK.
-    pub overflows_ack: u64,
+    /// Of these: at the SYN; `None` in a tier that does not see at which packet it was.
+    pub overflows_syn: Option<u64>,
+    /// Of these: at the last ACK; `None` likewise.
+    pub overflows_ack: Option<u64>,
     /// Whether they were counted where they happened.
     pub overflows_exact: bool,
     /// Dropped for other reasons.
@@ -152,7 +152,14 @@ impl ListenerRow {
             }
         };
         must(self.accept_queue <= self.accept_queue_peak, "accept_queue <= accept_queue_peak");
-        must(self.overflows == self.overflows_syn + self.overflows_ack, "overflows == overflows_syn + overflows_ack");
+        must(
+            match (self.overflows_syn, self.overflows_ack) {
+                (Some(at_syn), Some(at_ack)) => self.overflows == at_syn + at_ack,
+                (None, None) => true,
+                _ => false,
+            },
+            "overflows == overflows_syn + overflows_ack, or neither is known",
+        );
         must(self.overflows <= self.overflows_total, "overflows <= overflows_total");
         must(self.accepts <= self.accepts_total, "accepts <= accepts_total");
         must(self.drops <= self.drops_total, "drops <= drops_total");

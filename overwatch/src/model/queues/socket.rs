@@ -261,6 +261,8 @@ impl Socket {
             accepts: self.accepts.take(),
             overflows_syn: self.overflows_syn.take(),
             overflows_ack: self.overflows_ack.take(),
+            // Where those at the last ACK are counted, the rest were at the SYN.
+            overflows_told_apart: seen.at_ack,
             overflows_exact: self.is_exact,
             other_drops: self.other_drops.take(),
             syn_cookies: seen.at_syn.then(|| self.syn_cookies.take()),

@@ -276,6 +276,39 @@ fn without_hooks_the_namespace_says_how_many_were_refused() {
 }
 
 #[test]
+fn at_which_packet_it_was_refused_is_told_where_a_hook_has_seen_it() {
+    // Two of six refusals were at the last ACK: what the hooks have counted, and what is told.
+    for (at_syn, at_ack, told_apart) in [(true, true, Some((4, 2))), (false, true, Some((4, 2))), (false, false, None)]
+    {
+        let refusals = RefusalsSeen { at_syn, at_ack };
+        let mut queues = Queues::default();
+        let namespace = |listen_overflows| NamespaceReading {
+            netns: 7,
+            limits: Limits {
+                overflows: Some(Overflows { listen_overflows, ..Overflows::default() }),
+                ..Limits::default()
+            },
+        };
+        let full = |drops, syn, ack| ListenerReading {
+            drops,
+            accept_queue: 3,
+            backlog_limit: 2,
+            listener: Listener {
+                overflows_syn: if at_syn { syn } else { 0 },
+                overflows_ack: if at_ack { ack } else { 0 },
+                ..listener(0, "10.0.0.1")
+            },
+            ..reading(FIRST)
+        };
+        queues.update(&Sample { refusals, namespaces: vec![namespace(1)], ..at(1, vec![full(9, 0, 0)]) });
+        let told = queues.update(&Sample { refusals, namespaces: vec![namespace(7)], ..at(2, vec![full(17, 4, 2)]) });
+        let row = &told.queues[0];
+        let by_packet = row.overflows_by_packet().map(|(syn, ack)| (syn.interval, ack.interval));
+        assert_eq!((row.overflows().interval, by_packet), (6, told_apart), "{refusals:?}");
+    }
+}
+
+#[test]
 fn syns_at_the_limit_count_where_the_namespace_counts_them() {
     let refusals = RefusalsSeen { at_syn: true, at_ack: true };
     for (by_kernel, cookies, shown) in [(82, 1, (82, 0)), (82, 0, (0, 82)), (0, 1, (0, 0))] {

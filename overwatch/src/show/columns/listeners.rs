@@ -153,23 +153,29 @@ pub const LISTENER: &[Column<Row>] = &[
         |row, _| number(row.queue.overflows().interval),
     ),
     column("overflows_total", Kind::Integer, "refused since then", |row, _| number(row.queue.overflows().total)),
-    column("overflows_syn", Kind::Integer, "of overflows: SYNs that were refused", |row, _| {
-        number(row.queue.overflows_syn.interval)
-    }),
-    column("overflows_syn_total", Kind::Integer, "of overflows_total: SYNs that were refused", |row, _| {
-        number(row.queue.overflows_syn.total)
-    }),
-    column(
+    nullable(
+        "overflows_syn",
+        Kind::Integer,
+        "of overflows: SYNs that were refused; null in a tier that does not see at which packet it was",
+        |row, _| optional(row.queue.overflows_by_packet(), |(at_syn, _)| number(at_syn.interval)),
+    ),
+    nullable(
+        "overflows_syn_total",
+        Kind::Integer,
+        "of overflows_total: SYNs that were refused; null likewise",
+        |row, _| optional(row.queue.overflows_by_packet(), |(at_syn, _)| number(at_syn.total)),
+    ),
+    nullable(
         "overflows_ack",
         Kind::Integer,
-        "of overflows: handshakes whose final ACK was refused; the client takes itself for connected",
-        |row, _| number(row.queue.overflows_ack.interval),
+        "of overflows: handshakes whose final ACK was refused; the client takes itself for connected; null likewise",
+        |row, _| optional(row.queue.overflows_by_packet(), |(_, at_ack)| number(at_ack.interval)),
     ),
-    column(
+    nullable(
         "overflows_ack_total",
         Kind::Integer,
-        "of overflows_total: handshakes whose final ACK was refused",
-        |row, _| number(row.queue.overflows_ack.total),
+        "of overflows_total: handshakes whose final ACK was refused; null likewise",
+        |row, _| optional(row.queue.overflows_by_packet(), |(_, at_ack)| number(at_ack.total)),
     ),
     column(
         "overflows_exact",

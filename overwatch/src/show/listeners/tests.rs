@@ -129,6 +129,9 @@ fn what_is_not_known_is_null_and_lists_are_empty() {
     for key in ["inode", "somaxconn", "backlog_origin", "serving", "syn_cookies", "accept_wait_seconds", "since"] {
         assert!(row[key].is_null(), "{key}: {}", row[key]);
     }
+    for key in ["overflows_syn", "overflows_syn_total", "overflows_ack", "overflows_ack_total"] {
+        assert!(row[key].is_null() && row["overflows_total"] == 3, "{key}: {}", row[key]);
+    }
     for key in ["processes", "waiting", "evidence", "advice"] {
         assert_eq!(row[key].as_array().unwrap().len(), 0, "{key}");
     }

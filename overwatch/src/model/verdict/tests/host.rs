@@ -53,6 +53,7 @@ pub(super) fn idle(listener: u64) -> Queue {
         accepts: Count::default(),
         overflows_syn: Count::default(),
         overflows_ack: Count::default(),
+        overflows_told_apart: true,
         overflows_exact: true,
         other_drops: Count::default(),
         syn_cookies: Some(Count::default()),
