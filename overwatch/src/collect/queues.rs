@@ -26,9 +26,7 @@ mod tests;
 pub struct WaitingReading {
     /// The kernel address of its socket.
     pub sock: u64,
-    /// When its entry in the connection table was made, nanoseconds of CLOCK_MONOTONIC; 0 when it has none.
-    pub created_ns: u64,
-    /// When the handshake was completed, likewise; 0 when nobody saw it, or the kernel is of another mind.
+    /// When the handshake was completed, nanoseconds of CLOCK_MONOTONIC; 0 when nobody saw it, or the kernel is of another mind.
     pub established_ns: u64,
     /// Remote address; IPv4 is v4-mapped.
     pub remote_addr: [u8; 16],
@@ -226,7 +224,6 @@ fn reading(record: &ListenerRecord, waiting: &[WaitingRecord], ticks_per_second:
                 let (established_ns, waited) = waited(client, record, ticks_per_second);
                 WaitingReading {
                     sock: client.sock,
-                    created_ns: client.created_ns,
                     established_ns,
                     remote_addr: remote_addr(client),
                     remote_port: client.remote_port,

@@ -34,6 +34,13 @@ pub(super) fn read<T: aya::Pod>(bytes: &[u8]) -> Option<T> {
     (bytes.len() >= size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }
 
+/// The bytes of a record as the kernel side writes it.
+#[cfg(test)]
+pub(super) fn bytes<T: aya::Pod>(record: T) -> Vec<u8> {
+    // SAFETY: repr(C) without padding (Pod), so every byte of it is set.
+    unsafe { std::slice::from_raw_parts((&raw const record).cast::<u8>(), size_of::<T>()) }.to_vec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,12 +55,6 @@ mod tests {
             &activity.created_ns.to_ne_bytes(),
         ];
         (activity, fields.concat())
-    }
-
-    /// The bytes of a record as the kernel side writes it.
-    fn bytes<T: aya::Pod>(record: T) -> Vec<u8> {
-        // SAFETY: repr(C) without padding (Pod), so every byte of it is set.
-        unsafe { std::slice::from_raw_parts((&raw const record).cast::<u8>(), size_of::<T>()) }.to_vec()
     }
 
     fn closed() -> (Closed, Vec<u8>) {

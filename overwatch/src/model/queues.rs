@@ -26,7 +26,7 @@ use super::{
     snapshot::address,
     state::{CLOSE, LISTEN, before_accept},
 };
-use crate::collect::{HolderReading, ListenerReading, Sample};
+use crate::collect::{HolderReading, ListenerReading, NamespaceReading, RefusalsSeen, Sample};
 
 mod refused;
 mod socket;
@@ -274,14 +274,16 @@ impl Queues {
                 None => drop(unplaced.insert((member.place.netns, member.place.local_port))),
             }
         }
-        self.tell_drops_apart(sample, readings);
+        let namespaces: HashMap<u32, &NamespaceReading> =
+            sample.namespaces.iter().map(|namespace| (namespace.netns, namespace)).collect();
+        self.tell_drops_apart(sample.refusals, readings, &namespaces);
         let clock = Clock::of(sample);
         let mut queues = Vec::with_capacity(readings.len());
         for reading in readings {
             let Some(socket) = self.sockets.get_mut(&reading.sock) else { continue };
             let siblings = self.places.get(&socket.place()).map_or(0, |all| all.len().saturating_sub(1)) as u32;
             let is_unknown = siblings > 0 && unplaced.contains(&(socket.netns, socket.local_port));
-            let namespace = sample.namespaces.iter().find(|namespace| namespace.netns == socket.netns);
+            let namespace = namespaces.get(&socket.netns).copied();
             socket.namespace(namespace);
             let syncookies = namespace.and_then(|namespace| namespace.limits.syncookies);
             socket.syn_queue_was_full(self.syn_queue_limit.full(&reading.listener, syncookies));
@@ -296,7 +298,12 @@ impl Queues {
         queues
     }
 
-    fn tell_drops_apart(&mut self, sample: &Sample, readings: &[ListenerReading]) {
+    fn tell_drops_apart(
+        &mut self,
+        seen: RefusalsSeen,
+        readings: &[ListenerReading],
+        namespaces: &HashMap<u32, &NamespaceReading>,
+    ) {
         let mut by_namespace: HashMap<u32, Vec<(u64, Drops)>> = HashMap::new();
         let mut syn_queues: HashMap<u32, (u64, u64)> = HashMap::new();
         for reading in readings {
@@ -304,7 +311,7 @@ impl Queues {
                 by_namespace
                     .entry(reading.listener.netns)
                     .or_default()
-                    .push((reading.sock, socket.drops_since(reading, sample.refusals)));
+                    .push((reading.sock, socket.drops_since(reading, seen)));
                 let (beyond, at_limit) = socket.syn_queue_since(&reading.listener);
                 let sum = syn_queues.entry(reading.listener.netns).or_default();
                 *sum = (sum.0 + beyond, sum.1 + at_limit);
@@ -313,8 +320,7 @@ impl Queues {
         self.namespaces.retain(|netns, _| by_namespace.contains_key(netns));
         for (netns, sockets) in by_namespace {
             let namespace = self.namespaces.entry(netns).or_default();
-            let reading = sample.namespaces.iter().find(|reading| reading.netns == netns);
-            let now = reading.and_then(|reading| reading.limits.overflows);
+            let now = namespaces.get(&netns).and_then(|reading| reading.limits.overflows);
             let new = now.and_then(|now| grown(&mut namespace.overflows, now.listen_overflows));
             let overflows = new.map(|new| new + namespace.left);
             let full = now.and_then(|now| {

@@ -66,6 +66,7 @@ impl Look {
     /// Looks. What it gives is a row of records: see `overwatch_common::look`.
     pub fn take(&mut self) -> io::Result<&[u8]> {
         let mut walk = File::from(create_iterator(&self.link)?);
+        give_back(&mut self.found);
         self.found.clear();
         loop {
             let length = self.found.len();
@@ -79,6 +80,15 @@ impl Look {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// Where the last look has found far less than one before it, as after an attack, what it does not need goes back.
+fn give_back(found: &mut Vec<u8>) {
+    let needed = found.len() + MOST_AT_ONCE;
+    // Growing doubles, so that twice as much is usual.
+    if found.capacity() > 4 * needed {
+        found.shrink_to(needed);
     }
 }
 
@@ -133,4 +143,23 @@ fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
     }
     // SAFETY: the call has just made it, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_large_look_needed_is_given_back_after_a_small_one() {
+        const KIB: usize = 1024;
+        // Room, bytes of the last look, and the room that is left, in KiB.
+        for (room, found, left) in
+            [(0, 0, 0), (64, 1, 64), (128, 0, 128), (132, 0, 32), (4_096, 1_000, 4_096), (9_000, 100, 132)]
+        {
+            let mut bytes = Vec::with_capacity(room * KIB);
+            bytes.resize(found * KIB, 7);
+            give_back(&mut bytes);
+            assert_eq!((bytes.capacity() / KIB, bytes.len()), (left, found * KIB), "{room} {found}");
+        }
+    }
 }

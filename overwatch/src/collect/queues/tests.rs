@@ -1,7 +1,7 @@
 //! What a look tells, whole, damaged and twice, and what is made of it.
 
 use super::*;
-use crate::{kernel::netstat::Overflows, model::fixtures, random::Random};
+use crate::{collect::record::bytes, kernel::netstat::Overflows, model::fixtures, random::Random};
 
 const SECOND_NS: u64 = 1_000_000_000;
 const SOCK: u64 = 0xffff_8880_0000_1000;
@@ -42,12 +42,6 @@ fn client(listener: u64, sock: u64) -> WaitingRecord {
         family: libc::AF_INET as u16,
         pad: 0,
     }
-}
-
-/// The bytes of a record as the kernel side writes it.
-fn bytes<T: aya::Pod>(record: T) -> Vec<u8> {
-    // SAFETY: repr(C) without padding (Pod), so every byte of it is set.
-    unsafe { std::slice::from_raw_parts((&raw const record).cast::<u8>(), size_of::<T>()) }.to_vec()
 }
 
 /// What was found, by addresses.
@@ -138,7 +132,6 @@ fn a_reading_says_what_the_records_say() {
         defers_accept: false,
         waiting: vec![WaitingReading {
             sock: 5,
-            created_ns: 44 * SECOND_NS,
             established_ns: 45 * SECOND_NS,
             remote_addr: fixtures::bytes("10.0.0.2"),
             remote_port: 50_000,

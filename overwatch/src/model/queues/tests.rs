@@ -4,7 +4,7 @@ use overwatch_common::connection::{Connection, Listener, state};
 
 use super::*;
 use crate::{
-    collect::{ClosedConnection, Counters, NamespaceReading, RefusalsSeen, WaitingReading},
+    collect::{ClosedConnection, Counters, WaitingReading},
     kernel::netstat::{Limits, Overflows},
     model::{
         fixtures::{bytes, change, connection, listener, sample},
@@ -203,7 +203,6 @@ fn ages_are_by_our_own_sight_else_by_the_kernels() {
         remote_port: 50_000,
         state: state::CLOSE_WAIT,
         unread_bytes: 81,
-        created_ns: 1,
         queued_behind: 0,
         waited,
     };

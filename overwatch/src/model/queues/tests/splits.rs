@@ -116,7 +116,6 @@ impl Script {
         waiting.sort_by_key(|visit| visit.established_ns);
         let client = |visit: &&Visit| WaitingReading {
             sock: visit.sock,
-            created_ns: visit.established_ns,
             established_ns: visit.seen_ns(),
             remote_addr: bytes("10.0.0.2"),
             remote_port: 50_000,
