@@ -134,9 +134,9 @@ fn refused(facts: &Facts<'_>) -> Option<String> {
     } else {
         ", worked out from the drops of the socket and the overflows of the namespace"
     };
-    let stages = match (queue.overflows_syn.total, queue.overflows_ack.total) {
-        (_, 0) => "at the SYN",
-        (0, _) => "at the last ACK of the handshake",
+    let stages = match queue.overflows_by_packet() {
+        Some((_, at_ack)) if at_ack.total == 0 => "at the SYN",
+        Some((at_syn, _)) if at_syn.total == 0 => "at the last ACK of the handshake",
         _ => "at the SYN or at the last ACK of the handshake",
     };
     Some(format!(
