@@ -138,12 +138,13 @@ fn name(listener: &ListenerReading) -> Name {
     (listener.sock, listener.listener.since_ns, listener.listener.netns)
 }
 
-/// Drops, and SYNs that found a full SYN queue.
+/// Drops, and what hooks have counted.
 type TurnedAway = (u32, u64);
 
 fn turned_away(listener: &ListenerReading) -> TurnedAway {
     let of = &listener.listener;
-    (listener.drops, of.syn_cookies + of.syn_queue_overflows + of.syn_queue_at_limit)
+    let full = of.syn_cookies + of.syn_queue_overflows + of.syn_queue_at_limit;
+    (listener.drops, full + of.overflows_syn + of.overflows_ack)
 }
 
 /// The namespaces that are to be read: those not known yet, those whose numbers may have changed, and after a while those whose settings

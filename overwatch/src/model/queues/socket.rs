@@ -55,9 +55,8 @@ pub(super) struct Socket {
     /// When overwatch first looked.
     first_queue: u32,
     drops: u32,
-    /// All drops that bear out what hooks have counted.
-    dropped: u64,
-    hooks: Hooks,
+    /// Of what hooks have counted.
+    believed: Hooks,
     syn_queue: [u64; 2],
     peak: u32,
     waits: Option<Waited>,
@@ -120,9 +119,7 @@ impl Socket {
             queue: if is_old { reading.accept_queue } else { 0 },
             first_queue: if is_old { reading.accept_queue } else { 0 },
             drops: if is_old { reading.drops } else { 0 },
-            // Those were before the first look.
-            dropped: if is_old { Hooks::of(listener).drops() } else { 0 },
-            hooks: Hooks::default(),
+            believed: Hooks::default(),
             syn_queue: [0; 2],
             peak: 0,
             waits: None,
@@ -161,16 +158,11 @@ impl Socket {
     pub(super) fn drops_since(&mut self, reading: &ListenerReading, seen: RefusalsSeen) -> Drops {
         // The kernel's number is 32 bits wide.
         let all = u64::from(reading.drops.wrapping_sub(std::mem::replace(&mut self.drops, reading.drops)));
-        self.dropped += all;
-        let mut hooks = Hooks::of(&reading.listener);
-        if seen.at_syn && seen.at_ack {
-            hooks = hooks.borne_out(self.dropped);
-        }
-        let before = std::mem::replace(&mut self.hooks, hooks);
+        let hooks = Hooks::of(&reading.listener);
         Drops {
             all,
-            syn: seen.at_syn.then(|| hooks.syn.saturating_sub(before.syn)),
-            ack: seen.at_ack.then(|| hooks.ack.saturating_sub(before.ack)),
+            syn: seen.at_syn.then(|| hooks.syn.saturating_sub(self.believed.syn)),
+            ack: seen.at_ack.then(|| hooks.ack.saturating_sub(self.believed.ack)),
             was_full: reading.accept_queue.max(self.peak).max(self.queue) > reading.backlog_limit,
         }
     }
@@ -188,6 +180,8 @@ impl Socket {
     }
 
     pub(super) fn refused(&mut self, refused: &Refused) {
+        self.believed.syn += refused.syn;
+        self.believed.ack += refused.ack;
         self.overflows_syn.total += refused.syn;
         self.overflows_ack.total += refused.ack;
         self.other_drops.total += refused.other;
