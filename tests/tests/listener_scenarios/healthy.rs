@@ -6,7 +6,9 @@ use overwatch_tests::harness::netns::NetNs;
 use overwatch_tests::harness::party::Party;
 use overwatch_tests::traffic::queue::step;
 
-use crate::scene::{OK, Scene, WELL, counted, find, holds, is_true, natively_or_guest, now, queue_agrees, sysctl};
+use crate::scene::{
+    OK, Scene, WELL, backlog, counted, find, holds, is_true, natively_or_guest, now, queue_agrees, sysctl,
+};
 
 /// Nobody comes. One has asked for a longer queue than the kernel allows.
 pub(crate) fn idle(scene: &Scene) -> Result<()> {
@@ -92,6 +94,9 @@ pub(crate) fn keep_alive(scene: &Scene) -> Result<()> {
     ensure!(accepted.len() > 10, "{} connections", accepted.len());
     ensure!(counted(&netns, "ListenOverflows")? == 0, "nobody was refused");
     let last = view.sights().pop().context("it was seen")?;
-    ensure!(last.row.overflows_total == 0 && last.row.drops_total == 0, "nobody was refused: {last:#?}");
+    ensure!(last.row.overflows_total == 0, "nobody was refused: {last:#?}");
+    // A child that the kernel made twice is a drop that nobody notices.
+    let dropped = backlog(&netns, server.port()?)?.drops;
+    ensure!(last.row.drops_total <= dropped, "the socket has dropped {dropped}: {last:#?}");
     view.adds_up()
 }

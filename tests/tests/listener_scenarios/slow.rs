@@ -56,9 +56,9 @@ pub(crate) fn one_at_a_time(scene: &Scene) -> Result<()> {
     let window = &sights[sights.len() - 5..];
     let seconds: f64 = window.iter().map(|sight| sight.seconds).sum();
     let evidence = &window[window.len() - 1].row.evidence;
-    let of: [(fn(&ListenerRow) -> u64, f64); 2] = [(|row| row.arrivals, 20.0), (|row| row.accepts, 5.0)];
-    for (count, rate) in of {
-        let measured = window.iter().map(|sight| count(&sight.row)).sum::<u64>() as f64 / seconds;
+    let sum = |of: fn(&ListenerRow) -> u64| window.iter().map(|sight| of(&sight.row)).sum::<u64>();
+    for (count, rate) in [(sum(|row| row.arrivals), 20.0), (sum(|row| row.accepts), 5.0)] {
+        let measured = count as f64 / seconds;
         ensure!((measured - rate).abs() <= rate * tolerance, "{measured} per second, not {rate}: {window:#?}");
         ensure!(has_number(evidence, measured, tolerance), "the evidence has no {measured}: {evidence:#?}");
     }
