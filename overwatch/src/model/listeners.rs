@@ -1,7 +1,7 @@
 //! Who listens where, and who did: finds the listener that a connection came from.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque, btree_map::Entry},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -89,7 +89,7 @@ pub struct Listeners {
     open: HashMap<u64, Key>,
     /// The others, in the order in which they ended.
     ended: VecDeque<Key>,
-    /// When the last table was read. A beginning that is older and comes later is in it, or its end is.
+    /// When the last table was read. What began before and is not in it had ended by then.
     table_ns: u64,
 }
 
@@ -99,8 +99,14 @@ impl Listeners {
         for change in &sample.changes {
             if u32::from(change.old) == LISTEN && u32::from(change.new) == CLOSE {
                 self.end(change.sock, change.time_ns);
-            } else if u32::from(change.new) == LISTEN && change.time_ns >= self.table_ns {
-                self.begin(Listening::from_change(change));
+            } else if u32::from(change.new) == LISTEN {
+                let listening = Listening::from_change(change);
+                if change.time_ns >= self.table_ns {
+                    self.begin(listening);
+                } else {
+                    // Changes are taken in portions, and the table is newer than those that were left.
+                    self.note_ended(listening, self.table_ns);
+                }
             }
         }
         // Read after the changes were taken, so it is newer.
@@ -153,7 +159,7 @@ impl Listeners {
         if let Some(key) = self.open.get(&sock).copied() {
             if key.since_ns > listening.since_ns {
                 // A change that is older than the table from which this one is known.
-                return;
+                return self.note_ended(listening, key.since_ns);
             }
             if key.since_ns < listening.since_ns {
                 // Its end was lost.
@@ -177,6 +183,19 @@ impl Listeners {
         if let Some(listening) = self.known.get_mut(&key) {
             listening.ended_ns = Some(ended_ns);
         }
+        self.note_end(key);
+    }
+
+    /// Takes in one that has ended already: its connections may be told of later.
+    fn note_ended(&mut self, listening: Listening, ended_ns: u64) {
+        let key = listening.key();
+        if let Entry::Vacant(place) = self.known.entry(key) {
+            place.insert(Listening { ended_ns: Some(ended_ns), ..listening });
+            self.note_end(key);
+        }
+    }
+
+    fn note_end(&mut self, key: Key) {
         self.ended.push_back(key);
         if self.ended.len() > MAX_ENDED
             && let Some(oldest) = self.ended.pop_front()

@@ -165,10 +165,11 @@ fn a_table_says_who_listens_when_changes_were_lost() {
     for (at_ns, expected) in [(149, 1), (150, 3), (200, 3), (300, 3)] {
         assert_eq!(pid_at(&listeners, at_ns), Some(expected), "at {at_ns}");
     }
-    // What comes late and was before the table changes nothing.
+    // What comes late and began before the table had ended by then; its connections may come later still.
     let late = [listening(1, &old, 140, ENDS), listening(4, &of_pid(4, 160, "0.0.0.0"), 160, BEGINS)];
     listeners.update(&Sample { changes: late.to_vec(), ..sample() });
     assert_eq!(open_pids(&listeners), [2, 3]);
+    assert_eq!(pid_of(&listeners, 7, "10.0.0.9", 80, 165), Some(4));
     // The kernel has used an address again, and neither the end nor the beginning was seen.
     let again = of_pid(5, 250, "10.0.0.1");
     listeners.update(&table(300, &[(2, kept), (3, again)]));
@@ -211,6 +212,8 @@ fn a_later_life_at_a_kernel_address_stays_when_an_earlier_one_is_told_of() {
     end(&mut listeners, FIRST, &earlier, 250);
     assert_eq!(open_pids(&listeners), [2]);
     assert_eq!(pid_at(&listeners, 400), Some(2));
+    assert_eq!(pid_at(&listeners, 220), Some(1));
+    assert_eq!(listeners.known.len(), listeners.open.len() + listeners.ended.len());
 }
 
 #[test]
