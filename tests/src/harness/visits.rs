@@ -163,7 +163,9 @@ pub fn problems(sight: &Sight, visits: &[Visit], refused: bool) -> Vec<String> {
             problems.push(format!("{address} does not wait"));
             continue;
         };
-        let (least, most) = (time - visit.connected.until - slack, time - visit.connected.from + slack);
+        // Who was refused at the last ACK is in the queue since a later one.
+        let least = if refused { 0.0 } else { time - visit.connected.until - slack };
+        let most = time - visit.connected.from + slack;
         match shown.waiting_seconds {
             Some(age) if age >= least && age <= most => {}
             age => problems.push(format!("{address} has waited {age:?} s, not {least:.3} to {most:.3}")),
@@ -325,6 +327,12 @@ mod tests {
         // Who was refused at the last ACK does not know: fewer may wait, not others and not more.
         assert_eq!(problems(&sight(20.0, 1, &list(&[&good[0]])), &visits, true), Vec::<String>::new());
         assert!(!problems(&sight(20.0, 3, "[]"), &visits, true).is_empty());
+        // And one that does wait may have waited less, but not more.
+        for (waited, refused, is_wrong) in [(1.0, true, false), (1.0, false, true), (12.0, true, true)] {
+            let waiting = list(&[&client(1002, waited, 7, false), &good[1]]);
+            let found = problems(&sight(20.0, 2, &waiting), &visits, refused);
+            assert_eq!(found.iter().any(|problem| problem.contains("has waited")), is_wrong, "{waited}: {found:?}");
+        }
     }
 
     #[test]
