@@ -165,6 +165,7 @@ impl Session {
             }
             None => None,
         };
+        let processes = queues.as_ref().and_then(|_| process_watch(host, root));
         let seeded = seed::seed(&mut ebpf, &btf, root, owners)?;
         drop(btf);
         give_back_memory();
@@ -179,7 +180,7 @@ impl Session {
             pending: Pending::default(),
             interest,
             queues,
-            processes: process_watch(host, root),
+            processes,
             audits: Audits::default(),
             skips: SkipWatch::default(),
             may_skip,
