@@ -138,7 +138,7 @@ fn share_from(least: f64) -> impl Fn(&str) -> Result<f64, String> + Clone {
 }
 
 /// Filters of listening sockets. All that are given must hold.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Filters (all that are given must hold)")]
 pub struct ListenerFilter {
     /// Sockets that this process holds, perhaps with others
@@ -191,16 +191,7 @@ impl Listeners {
 
     /// True when only those are asked for that are sick.
     pub fn only_sick(&self) -> bool {
-        let filter = &self.filter;
-        let unfiltered = filter.pid.is_none()
-            && filter.comm.is_none()
-            && filter.port.is_none()
-            && filter.addr.is_none()
-            && filter.cgroup.is_none()
-            && filter.netns.is_none()
-            && !filter.ipv4
-            && !filter.ipv6;
-        self.explain == Some(Explain::Chosen) && unfiltered
+        self.explain == Some(Explain::Chosen) && self.filter == ListenerFilter::default()
     }
 }
 
