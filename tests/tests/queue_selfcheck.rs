@@ -14,20 +14,9 @@ use overwatch_tests::harness::netns::{Joined, NetNs};
 use overwatch_tests::harness::party::Party;
 use overwatch_tests::harness::proc::must;
 use overwatch_tests::harness::servers::{self, HTTP_REQUEST, RealServer};
-use overwatch_tests::harness::sockets::{Backlog, backlogs, within};
+use overwatch_tests::harness::sockets::{Backlog, backlog, backlogs, counted, within};
 use overwatch_tests::harness::visits::visits;
 use overwatch_tests::traffic::queue::step;
-use overwatch_tests::traffic::queues::extended_counter;
-
-fn counted(netns: &NetNs, counter: &str) -> Result<u64> {
-    within(netns, || Ok(extended_counter(counter)?))
-}
-
-fn backlog(netns: &NetNs, port: u16) -> Result<Backlog> {
-    let found = backlogs(netns, port)?;
-    ensure!(found.len() == 1, "one listener, not {found:?}");
-    Ok(found[0])
-}
 
 /// Waits until the only listener's queue is that long.
 fn queue_is(netns: &NetNs, port: u16, wanted: u64) -> Result<Backlog> {
@@ -219,20 +208,13 @@ fn siblings_have_a_queue_each() -> Result<()> {
     Ok(())
 }
 
-/// Two namespaces and a way back from the server's for addresses that nobody has.
-fn with_nobodies(tag: &str) -> Result<Joined> {
-    let joined = Joined::new(tag)?;
-    joined.server.route("10.99.0.0/16", Joined::CLIENT)?;
-    Ok(joined)
-}
-
-const NOBODIES: [&str; 4] = ["--address", Joined::SERVER, "--from", "10.99.0.1"];
+const NOBODIES: [&str; 4] = ["--address", Joined::SERVER, "--from", Joined::NOBODY];
 
 #[test]
 fn half_open_connections_fill_the_queue_of_syns() -> Result<()> {
     let _host = Host::take_for_traffic()?;
     for (cookies, counter) in [("1", "TCPReqQFullDoCookies"), ("0", "TCPReqQFullDrop")] {
-        let joined = with_nobodies(&format!("flood{cookies}"))?;
+        let joined = Joined::with_nobodies(&format!("flood{cookies}"))?;
         within(&joined.server, || Ok(fs::write("/proc/sys/net/ipv4/tcp_syncookies", cookies)?))?;
         let server = Party::serve(&joined.server, 1, &["--address", Joined::SERVER, "--backlog", "16"])?;
         let visit = [&NOBODIES[..], &["--count", "100", "--rate", "100"]].concat();
@@ -254,7 +236,7 @@ fn half_open_connections_fill_the_queue_of_syns() -> Result<()> {
 #[test]
 fn handshakes_are_refused_at_the_last_ack() -> Result<()> {
     let _host = Host::take_for_traffic()?;
-    let joined = with_nobodies("ack")?;
+    let joined = Joined::with_nobodies("ack")?;
     let server =
         Party::serve(&joined.server, 1, &["--address", Joined::SERVER, "--accept", "never", "--backlog", "4"])?;
     let port = server.port()?;
@@ -276,7 +258,7 @@ fn handshakes_are_refused_at_the_last_ack() -> Result<()> {
 #[test]
 fn handshakes_by_hand_are_accepted_where_there_is_room() -> Result<()> {
     let _host = Host::take_for_traffic()?;
-    let joined = with_nobodies("room")?;
+    let joined = Joined::with_nobodies("room")?;
     let server = Party::serve(&joined.server, 1, &["--address", Joined::SERVER, "--backlog", "4"])?;
     let mut knocks = Party::knock(&joined.client, server.port()?, &[&NOBODIES[..], &["--count", "3"]].concat())?;
     knocks.wait_for(step::OFFERED, 3, 10)?;
@@ -303,15 +285,10 @@ fn a_group_without_processor_time_is_slow() -> Result<()> {
     Ok(())
 }
 
-fn installed(programs: &[&str]) -> Result<bool> {
-    let found = programs.iter().map(|program| Ok(servers::find(program)?.is_some()));
-    Ok(!in_guest() && found.collect::<Result<Vec<_>>>()?.iter().all(|found| *found))
-}
-
 #[test]
 fn real_apache_serves_five_and_lets_three_wait() -> Result<()> {
     let _host = Host::take_for_traffic()?;
-    if !installed(&["apache2"])? {
+    if !servers::installed(&["apache2"])? {
         return Ok(());
     }
     let joined = Joined::new("apache")?;
@@ -330,7 +307,7 @@ fn real_apache_serves_five_and_lets_three_wait() -> Result<()> {
 #[test]
 fn real_haproxy_has_ten_connections_at_most() -> Result<()> {
     let _host = Host::take_for_traffic()?;
-    if !installed(&["haproxy"])? {
+    if !servers::installed(&["haproxy"])? {
         return Ok(());
     }
     let netns = NetNs::new("haproxy")?;
@@ -350,7 +327,7 @@ fn real_haproxy_has_ten_connections_at_most() -> Result<()> {
 #[test]
 fn real_nginx_answers_all() -> Result<()> {
     let _host = Host::take_for_traffic()?;
-    if !installed(&["nginx", "wrk"])? {
+    if !servers::installed(&["nginx", "wrk"])? {
         return Ok(());
     }
     let netns = NetNs::new("nginx")?;

@@ -134,6 +134,17 @@ impl Joined {
         Ok(Self { client, server })
     }
 
+    /// An address that nobody has.
+    pub const NOBODY: &str = "10.99.0.1";
+    const NOBODIES: &str = "10.99.0.0/16";
+
+    /// Makes both, where the client's can speak for addresses that nobody has, and hears what is said to them.
+    pub fn with_nobodies(tag: &str) -> Result<Self> {
+        let joined = Self::new(tag)?;
+        joined.server.route(Self::NOBODIES, Self::CLIENT)?;
+        Ok(joined)
+    }
+
     /// The arguments that tell the traffic program where to be.
     #[must_use]
     pub fn place(&self) -> [&str; 6] {

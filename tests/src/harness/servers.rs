@@ -15,7 +15,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::host::patience;
+use super::host::{in_guest, patience};
 use super::netns::NetNs;
 use super::proc::Proc;
 use super::sockets::backlogs;
@@ -24,7 +24,7 @@ use super::sockets::backlogs;
 const MORE_PLACES: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 /// Where a program is. When it is missing: an error where everything must be there (`CI=true`), else said aloud.
-pub fn find(program: &str) -> Result<Option<PathBuf>> {
+fn find(program: &str) -> Result<Option<PathBuf>> {
     let path = env::var_os("PATH").unwrap_or_default();
     let places = env::split_paths(&path).chain(MORE_PLACES.iter().map(PathBuf::from));
     let found = places.map(|place| place.join(program)).find(|path| path.is_file());
@@ -33,6 +33,20 @@ pub fn find(program: &str) -> Result<Option<PathBuf>> {
         println!("skipped: {program} is not installed");
     }
     Ok(found)
+}
+
+/// Whether all of these are there; said aloud when not. A guest has none of the host's servers.
+pub fn installed(programs: &[&str]) -> Result<bool> {
+    if in_guest() {
+        println!("skipped: a guest has no {}", programs.join(", "));
+        return Ok(false);
+    }
+    for program in programs {
+        if find(program)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A server may not run as root, and somebody must own its files.

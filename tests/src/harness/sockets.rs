@@ -9,6 +9,7 @@ use std::thread;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::traffic::process::enter_netns;
+use crate::traffic::queues::extended_counter;
 
 use super::host::patience;
 use super::netns::NetNs;
@@ -86,6 +87,18 @@ pub fn backlogs(netns: &NetNs, port: u16) -> Result<Vec<Backlog>> {
     let filter = format!("sport = :{port}");
     let command = netns.command(&["ss", "-HOtlnm", &filter]);
     must(command, patience(20))?.stdout.lines().map(parse_backlog).collect()
+}
+
+/// What `ss` says of a port with one listener.
+pub fn backlog(netns: &NetNs, port: u16) -> Result<Backlog> {
+    let found = backlogs(netns, port)?;
+    ensure!(found.len() == 1, "one listener, not {found:?}");
+    Ok(found[0])
+}
+
+/// A counter of the kernel's for a namespace.
+pub fn counted(netns: &NetNs, counter: &str) -> Result<u64> {
+    within(netns, || Ok(extended_counter(counter)?))
 }
 
 /// `LISTEN 3 2 127.0.0.1:80 0.0.0.0:* skmem:(r0,rb131072,t0,tb16384,f0,w0,o0,bl0,d17)`

@@ -4,11 +4,10 @@ use anyhow::{Context as _, Result, ensure};
 use overwatch_tests::harness::host::{self, patience};
 use overwatch_tests::harness::netns::NetNs;
 use overwatch_tests::harness::party::Party;
+use overwatch_tests::harness::sockets::{backlog, counted};
 use overwatch_tests::traffic::queue::step;
 
-use crate::scene::{
-    OK, Scene, WELL, backlog, counted, find, holds, is_true, natively_or_guest, now, queue_agrees, sysctl,
-};
+use crate::scene::{OK, Scene, WELL, find, holds, is_true, natively_or_guest, now, queue_agrees, sysctl};
 
 /// Nobody comes. One has asked for a longer queue than the kernel allows.
 pub(crate) fn idle(scene: &Scene) -> Result<()> {

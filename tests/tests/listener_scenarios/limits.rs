@@ -7,7 +7,7 @@ use overwatch_tests::harness::netns::NetNs;
 use overwatch_tests::harness::party::Party;
 use overwatch_tests::traffic::queue::step;
 
-use crate::scene::{Scene, find, holds, is_true, now, only, queue_agrees, says, soon};
+use crate::scene::{Scene, find, holds, is_at_limit, is_true, now, only, queue_agrees, says, soon};
 
 /// Like Apache with five processes: each serves one client, and that takes long.
 pub(crate) fn preforked(scene: &Scene) -> Result<()> {
@@ -41,14 +41,8 @@ pub(crate) fn at_most(scene: &Scene) -> Result<()> {
     let (view, port) = (scene.view_of(&netns, &server)?, server.port()?);
     let begin = now();
     let clients = Party::call(&netns, port, &["--count", "25", "--request-bytes", "81", "--again-ms", "0"])?;
-    let judged = [("saturated", "worker_limit")];
-    find(&view, begin, soon(), &judged)?;
     // Ten are answered meanwhile, and ten others come.
-    for sight in holds(&view, 8, &judged)? {
-        let row = &sight.row;
-        ensure!(row.serving_ceiling == Some(10), "the ceiling: {row:#?}");
-        ensure!(says(&row.advice, "maxconn"), "the advice: {row:#?}");
-    }
+    is_at_limit(&view, begin, 10, "maxconn")?;
     queue_agrees(&view, &netns, port)?;
     is_true(&view, &server, &[&clients], false)?;
     only(&view, "worker_limit")

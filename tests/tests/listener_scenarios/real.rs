@@ -4,29 +4,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use overwatch_tests::harness::host::{in_guest, patience};
+use overwatch_tests::harness::host::patience;
 use overwatch_tests::harness::netns::{Joined, NetNs};
 use overwatch_tests::harness::party::Party;
 use overwatch_tests::harness::proc::must;
-use overwatch_tests::harness::servers::{HTTP_REQUEST, RealServer, find as find_program};
+use overwatch_tests::harness::servers::{HTTP_REQUEST, RealServer, installed};
 use overwatch_tests::harness::visits::slack;
 use overwatch_tests::harness::watch::Sight;
 use overwatch_tests::traffic::queue::step;
 
-use crate::scene::{Scene, WELL, find, holds, now, only, queue_agrees, says, soon};
-
-/// Whether all of these are there; said aloud when not.
-fn installed(programs: &[&str]) -> Result<bool> {
-    if in_guest() {
-        return Ok(false);
-    }
-    for program in programs {
-        if find_program(program)?.is_none() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
+use crate::scene::{Scene, WELL, find, holds, is_at_limit, now, only, queue_agrees, says, soon};
 
 /// The clients of a row are those that no answer has come to, with the ages that they had.
 fn waiting_are_unanswered(sight: &Sight, clients: &Party, count: usize) -> Result<()> {
@@ -97,13 +84,7 @@ pub(crate) fn haproxy(scene: &Scene) -> Result<()> {
     view.next()?;
     let begin = now();
     let clients = Party::call(&netns, PORT, &["--count", "25", "--request-bytes", "81", "--again-ms", "0"])?;
-    let judged = [("saturated", "worker_limit")];
-    find(&view, begin, soon(), &judged)?;
-    for sight in holds(&view, 8, &judged)? {
-        let row = &sight.row;
-        ensure!(row.serving_ceiling == Some(10), "the ceiling: {row:#?}");
-        ensure!(says(&row.advice, "maxconn"), "the advice: {row:#?}");
-    }
+    is_at_limit(&view, begin, 10, "maxconn")?;
     queue_agrees(&view, &netns, PORT)?;
     let backend_view = scene.view(&netns, backend_port);
     backend_view.judged_only(0.0, f64::INFINITY, WELL)?;

@@ -5,11 +5,11 @@ use overwatch_tests::harness::host::{self, patience};
 use overwatch_tests::harness::listeners::ListenerRow;
 use overwatch_tests::harness::netns::{Joined, NetNs};
 use overwatch_tests::harness::party::Party;
+use overwatch_tests::harness::sockets::{backlog, counted};
 use overwatch_tests::traffic::queue::step;
 
 use crate::scene::{
-    OK, Scene, backlog, counted, counter_agrees, find, holds, is_true, natively_or_guest, now, only, queue_agrees,
-    set_sysctl, soon, sum,
+    OK, Scene, counter_agrees, find, holds, is_true, natively_or_guest, now, only, queue_agrees, set_sysctl, soon, sum,
 };
 
 /// Twenty clients, room for three, nobody accepts.
@@ -54,26 +54,15 @@ pub(crate) fn burst(scene: &Scene) -> Result<()> {
     only(&view, "backlog_too_small")
 }
 
-/// Addresses that nobody has.
-const NOBODY: &str = "10.99.0.1";
-const NOBODIES: &str = "10.99.0.0/16";
-
-/// Two namespaces, of which the client's can speak for addresses that nobody has, and hears what is said to them.
-fn with_nobodies(tag: &str) -> Result<Joined> {
-    let joined = Joined::new(tag)?;
-    joined.server.route(NOBODIES, Joined::CLIENT)?;
-    Ok(joined)
-}
-
 fn flood(scene: &Scene, tag: &str, cookies: bool) -> Result<()> {
-    let joined = with_nobodies(tag)?;
+    let joined = Joined::with_nobodies(tag)?;
     set_sysctl(&joined.server, "net/ipv4/tcp_syncookies", if cookies { "1" } else { "0" })?;
     let how = ["--address", Joined::SERVER, "--backlog", "16", "--then", "answer"];
     let server = Party::serve(&joined.server, 1, &how)?;
     let view = scene.view_of(&joined.server, &server)?;
     let begin = now();
     let (count, rate) = natively_or_guest(("600", "50"), ("600", "20"));
-    let visit = ["--address", Joined::SERVER, "--from", NOBODY, "--count", count, "--rate", rate];
+    let visit = ["--address", Joined::SERVER, "--from", Joined::NOBODY, "--count", count, "--rate", rate];
     let knocks = Party::knock(&joined.client, server.port()?, &visit)?;
     let is_flood = |judged: (&str, &str)| judged.1 == "syn_flood" && judged.0 != "ok";
     let sight = view.find(begin, patience(5), "syn_flood", |sight| is_flood(sight.row.judged()))?;
@@ -113,12 +102,12 @@ pub(crate) fn flood_without_cookies(scene: &Scene) -> Result<()> {
 /// The queue is filled between the SYN-ACK and the last ACK: each refusal is one, though the socket's drops count it twice.
 pub(crate) fn at_the_last_ack(scene: &Scene) -> Result<()> {
     const KNOCKS: usize = 3;
-    let joined = with_nobodies("ack")?;
+    let joined = Joined::with_nobodies("ack")?;
     let how = ["--address", Joined::SERVER, "--accept", "never", "--backlog", "4"];
     let server = Party::serve(&joined.server, 1, &how)?;
     let (view, port) = (scene.view_of(&joined.server, &server)?, server.port()?);
     let begin = now();
-    let visit = ["--address", Joined::SERVER, "--from", NOBODY, "--count", &KNOCKS.to_string()];
+    let visit = ["--address", Joined::SERVER, "--from", Joined::NOBODY, "--count", &KNOCKS.to_string()];
     let mut knocks = Party::knock(&joined.client, port, &visit)?;
     knocks.wait_for(step::OFFERED, KNOCKS, 5)?;
     let visit = ["--address", Joined::SERVER, "--count", "5", "--request-bytes", "77"];

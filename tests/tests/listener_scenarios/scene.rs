@@ -9,10 +9,9 @@ use overwatch_tests::harness::host::{Tier, in_guest, patience};
 use overwatch_tests::harness::listeners::ListenerRow;
 use overwatch_tests::harness::netns::NetNs;
 use overwatch_tests::harness::party::Party;
-use overwatch_tests::harness::sockets::{Backlog, backlogs, within};
+use overwatch_tests::harness::sockets::{backlog, counted, within};
 use overwatch_tests::harness::visits::{Visit, problems, visits};
 use overwatch_tests::harness::watch::{Sight, View, Views};
-use overwatch_tests::traffic::queues::extended_counter;
 use overwatch_tests::traffic::report::Step;
 
 pub(crate) type Judged = (&'static str, &'static str);
@@ -81,6 +80,18 @@ pub(crate) fn holds(view: &View, count: usize, judged: &[Judged]) -> Result<Vec<
     Ok(sights)
 }
 
+/// A server at its limit of workers stays there while some are served and others come, and the advice names the setting.
+pub(crate) fn is_at_limit(view: &View, since: f64, ceiling: u64, setting: &str) -> Result<()> {
+    let judged = [("saturated", "worker_limit")];
+    find(view, since, soon(), &judged)?;
+    for sight in holds(view, 8, &judged)? {
+        let row = &sight.row;
+        ensure!(row.serving_ceiling == Some(ceiling), "the ceiling: {row:#?}");
+        ensure!(says(&row.advice, setting), "the advice: {row:#?}");
+    }
+    Ok(())
+}
+
 /// What is said while it gets worse, and until it is well again: nothing, that there is a queue, and that cause.
 pub(crate) fn only(view: &View, cause: &'static str) -> Result<()> {
     let mut allowed = WELL.to_vec();
@@ -107,13 +118,6 @@ pub(crate) fn is_true(view: &View, server: &Party, clients: &[&Party], refused: 
     Ok(visits)
 }
 
-/// What `ss` says of a port with one listener.
-pub(crate) fn backlog(netns: &NetNs, port: u16) -> Result<Backlog> {
-    let found = backlogs(netns, port)?;
-    ensure!(found.len() == 1, "one listener, not {found:?}");
-    Ok(found[0])
-}
-
 /// The queue and its limit, as shown, are what `ss` says.
 pub(crate) fn queue_agrees(view: &View, netns: &NetNs, port: u16) -> Result<()> {
     view.agrees("accept_queue", || Ok(backlog(netns, port)?.queue), |row| Some(row.accept_queue))?;
@@ -128,11 +132,6 @@ pub(crate) fn counter_agrees(
     shown: impl Fn(&ListenerRow) -> Option<u64>,
 ) -> Result<u64> {
     view.agrees(counter, || counted(netns, counter), shown)
-}
-
-/// A counter of the kernel's for a namespace.
-pub(crate) fn counted(netns: &NetNs, counter: &str) -> Result<u64> {
-    within(netns, || Ok(extended_counter(counter)?))
 }
 
 /// The sum of a number over all intervals.
