@@ -1,24 +1,16 @@
 //! `overwatch listeners`: why a server does not answer.
 
-use std::{
-    io::{self, IsTerminal as _},
-    path::Path,
-    process::ExitCode,
-};
-
-use anyhow::Context as _;
-use crossterm::{cursor::MoveTo, queue, terminal};
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use std::{path::Path, process::ExitCode};
 
 use super::{
     Failure,
-    args::{self, Explain, Global, ThresholdArguments},
+    args::{self, Explain, Global},
     color,
-    output::Output,
-    watch::{self, EVERY, ROOT, Watch},
+    intervals::{self, Follow, Page},
+    watch::{self, ROOT, Watch},
 };
 use crate::{
-    collect::Sample,
+    collect::{Sample, Session},
     kernel::cgroups::Cgroups,
     model::{
         filter::Filter,
@@ -46,43 +38,35 @@ async fn run_async(global: &Global, arguments: &args::Listeners) -> Result<ExitC
             "overwatch check -v says why",
         )));
     }
-    let mut screen = Screen::new(global, arguments, filter, watch.host.clone());
-    let mut intervals = Intervals::new(&arguments.thresholds);
+    let mut queues = Queues::default();
     // What there was before the first interval: drops, overflows, clients that wait.
-    intervals.queues.update(&watch.session.sample()?);
-    let start = Instant::now();
-    let mut outputs = interval_at(start + arguments.pace.interval, arguments.pace.interval);
-    outputs.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut drains = interval(EVERY);
-    drains.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut left = arguments.pace.count;
-    let mut output = Output::start();
-    loop {
-        tokio::select! {
-            biased;
-            () = watch.told_to_end() => break,
-            result = output.written(), if output.is_waiting() => {
-                result.context("cannot write to standard output").map_err(Failure::Running)?;
-                if left == Some(0) {
-                    break;
-                }
-            }
-            // While the reader stands still, the interval grows, and what is kept of it does not.
-            _ = outputs.tick(), if !output.is_waiting() => {
-                let snapshot = intervals.end(&watch.session.sample()?);
-                output.send(screen.show(&snapshot)?)?;
-                left = left.map(|left| left - 1);
-            }
-            _ = drains.tick() => {
-                watch.session.drain()?;
-                if watch.session.is_laden() {
-                    intervals.queues.take_in(&watch.session.part()?);
-                }
-            }
-        }
-    }
-    watch::written_in_time(&mut output).await?;
+    queues.update(&watch.session.sample()?);
+    let judge = Judge::new(arguments.thresholds.thresholds());
+    let screen = Screen::new(global, arguments, filter, watch.host.clone());
+    intervals::follow(&mut watch, &arguments.pace, &mut Listening { intervals: Intervals { queues, judge }, screen })
+        .await?;
     Ok(ExitCode::SUCCESS)
+}
+
+struct Listening {
+    intervals: Intervals,
+    screen: Screen,
+}
+
+impl Follow for Listening {
+    fn show(&mut self, session: &mut Session) -> Result<Vec<u8>, Failure> {
+        let snapshot = self.intervals.end(&session.sample()?);
+        self.screen.show(&snapshot)
+    }
+
+    /// What is kept of an interval does not grow with it.
+    fn keep_up(&mut self, session: &mut Session) -> Result<(), Failure> {
+        session.drain()?;
+        if session.is_laden() {
+            self.intervals.queues.take_in(&session.part()?);
+        }
+        Ok(())
+    }
 }
 
 /// From samples to snapshots.
@@ -92,10 +76,6 @@ struct Intervals {
 }
 
 impl Intervals {
-    fn new(thresholds: &ThresholdArguments) -> Self {
-        Self { queues: Queues::default(), judge: Judge::new(thresholds.thresholds()) }
-    }
-
     /// Ends an interval with this sample.
     fn end(&mut self, sample: &Sample) -> Snapshot {
         let Told { queues, lost_events } = self.queues.update(sample);
@@ -116,9 +96,7 @@ struct Screen {
     only_sick: bool,
     filter: Filter,
     host: String,
-    /// A terminal, which is written over; otherwise outputs follow each other.
-    refreshes: bool,
-    began: bool,
+    page: Page,
     cgroups: Cgroups,
 }
 
@@ -132,8 +110,7 @@ impl Screen {
             only_sick: arguments.only_sick(),
             filter,
             host,
-            refreshes: global.output == args::Output::Table && io::stdout().is_terminal(),
-            began: false,
+            page: Page::new(global.output),
             cgroups: Cgroups::default(),
         }
     }
@@ -152,31 +129,26 @@ impl Screen {
         let all = rows.len();
         rows.retain(|(row, _)| !self.only_sick || row.is_sick());
         let interval = Interval { host: &self.host, snapshot, rows: &rows, all, most: self.rows };
+        let is_first = self.page.is_first();
         let mut out = Vec::new();
         match self.output {
             args::Output::Json => show::write_json(&mut out, &interval)?,
             args::Output::Csv => {
-                if !self.began {
+                if is_first {
                     show::write_csv_heading(&mut out)?;
                 }
                 show::write_csv(&mut out, &interval)?;
             }
-            args::Output::Table => self.table(&mut out, &interval)?,
+            args::Output::Table => self.table(&mut out, &interval, is_first)?,
         }
-        self.began = true;
         Ok(out)
     }
 
-    fn table(&self, out: &mut Vec<u8>, interval: &Interval<'_>) -> Result<(), Failure> {
+    fn table(&self, out: &mut Vec<u8>, interval: &Interval<'_>, is_first: bool) -> Result<(), Failure> {
         let mut style = Style { color: self.color, width: None, height: None };
-        if self.refreshes {
-            let (width, height) = terminal::size().unwrap_or((80, 24));
-            style.width = Some(width.into());
+        if let Some((width, height)) = self.page.turn(out, is_first)? {
             // One more for the cursor.
-            style.height = Some(usize::from(height).saturating_sub(1));
-            queue!(out, terminal::Clear(terminal::ClearType::All), MoveTo(0, 0))?;
-        } else if self.began {
-            out.push(b'\n');
+            (style.width, style.height) = (Some(width), Some(height.saturating_sub(1)));
         }
         match self.explain {
             None => show::write_table(out, interval, style)?,
@@ -228,8 +200,8 @@ mod tests {
     fn shown_of(line: &str, rows: &[Row]) -> [String; 2] {
         let (global, listeners) = parsed(line);
         let filter = watch::filter(&listeners.filter()).unwrap();
-        let screen = Screen::new(&global, &listeners, filter, "web1".to_owned());
-        let mut screen = Screen { refreshes: false, ..screen };
+        let mut screen = Screen::new(&global, &listeners, filter, "web1".to_owned());
+        screen.page.refreshes = false;
         [(); 2].map(|()| String::from_utf8(screen.show(&snapshot(rows.to_vec())).unwrap()).unwrap())
     }
 
@@ -268,8 +240,7 @@ mod tests {
             holder.comm = HOSTILE.to_owned();
             holder.threads = Some(Threads { total: 1, stopped: 1, ..Threads::default() });
         }
-        let verdict = Intervals::new(&parsed("overwatch listeners").1.thresholds)
-            .judge
+        let verdict = Judge::new(parsed("overwatch listeners").1.thresholds.thresholds())
             .judge(at(100), Duration::from_secs(1), std::slice::from_ref(&queue))
             .remove(0);
         let quoting = verdict.evidence.iter().find(|text| text.contains(HOSTILE)).cloned().unwrap();

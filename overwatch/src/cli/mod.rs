@@ -2,6 +2,7 @@
 
 pub mod args;
 mod check;
+mod intervals;
 mod listeners;
 mod open;
 mod output;

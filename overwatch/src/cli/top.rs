@@ -1,20 +1,16 @@
 //! `overwatch top`: who moves the bytes.
 
-use std::{
-    io::{self, IsTerminal as _, Write},
-    path::Path,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use crossterm::{cursor::MoveTo, queue, terminal};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::{
     Failure,
     args::{Global, Output, Top},
-    color, output,
+    color,
+    intervals::Page,
+    output,
     watch::{self, ROOT, Watch},
 };
 use crate::{
@@ -67,7 +63,7 @@ async fn run_async(global: &Global, top: &Top) -> Result<ExitCode, Failure> {
         };
         if last {
             watch::written_in_time(&mut output).await?;
-            if screen.refreshes || output.is_waiting() || left == Some(0) {
+            if screen.page.refreshes || output.is_waiting() || left == Some(0) {
                 break;
             }
         }
@@ -89,9 +85,7 @@ struct Screen {
     color: bool,
     rows: Option<usize>,
     host: String,
-    /// A terminal, which is written over; otherwise outputs follow each other.
-    refreshes: bool,
-    began: bool,
+    page: Page,
     cgroups: Cgroups,
 }
 
@@ -102,8 +96,7 @@ impl Screen {
             color: color(global),
             rows: top.rows,
             host,
-            refreshes: global.output == Output::Table && io::stdout().is_terminal(),
-            began: false,
+            page: Page::new(global.output),
             cgroups: Cgroups::default(),
         }
     }
@@ -118,39 +111,35 @@ impl Screen {
             .map(|row| (row, self.cgroups.path(cgroup_of(row))))
             .filter(|(row, cgroup)| filter.matches(&row.subject(), *cgroup))
             .collect();
+        let is_first = self.page.is_first();
         let mut out = Vec::new();
         match self.output {
             Output::Table => {
                 let rows: Vec<&Row> = rows.iter().map(|(row, _)| *row).collect();
-                self.table(&mut out, snapshot, &rows)?;
+                self.table(&mut out, snapshot, &rows, is_first)?;
             }
             Output::Json => {
                 rows.truncate(self.rows.unwrap_or(usize::MAX));
                 json::write(&mut out, &self.host, snapshot, &rows)?;
             }
             Output::Csv => {
-                if !self.began {
+                if is_first {
                     csv::write_heading(&mut out)?;
                 }
                 rows.truncate(self.rows.unwrap_or(usize::MAX));
                 csv::write(&mut out, snapshot, &rows)?;
             }
         }
-        self.began = true;
         Ok(out)
     }
 
-    fn table(&self, out: &mut Vec<u8>, snapshot: &Snapshot, rows: &[&Row]) -> Result<(), Failure> {
+    fn table(&self, out: &mut Vec<u8>, snapshot: &Snapshot, rows: &[&Row], is_first: bool) -> Result<(), Failure> {
         let mut style = table::Style { color: self.color, rows: self.rows.unwrap_or(usize::MAX), width: None };
-        if self.refreshes {
-            let (width, height) = terminal::size().unwrap_or((80, 24));
+        if let Some((width, height)) = self.page.turn(out, is_first)? {
             // One more for the cursor.
             let beside = table::lines_beside_rows(snapshot) + 1;
-            style.rows = style.rows.min(usize::from(height).saturating_sub(beside));
-            style.width = Some(usize::from(width));
-            queue!(out, terminal::Clear(terminal::ClearType::All), MoveTo(0, 0))?;
-        } else if self.began {
-            writeln!(out)?;
+            style.rows = style.rows.min(height.saturating_sub(beside));
+            style.width = Some(width);
         }
         table::write(out, &self.host, snapshot, rows, style)?;
         Ok(())
