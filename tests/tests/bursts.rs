@@ -20,6 +20,9 @@ const MEMORY_MARGIN_KIB: u64 = 24 * 1024;
 /// The most that one end of a connection of a churn sends.
 const LARGEST: u64 = 251;
 
+/// So many lines of nobody are in a message.
+const NOBODYS_TOLD: usize = 10;
+
 /// Connections and their bytes.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Amount {
@@ -86,6 +89,17 @@ impl Shown {
     }
 }
 
+impl Shown {
+    /// The sums of each process, and the lines that are of none.
+    fn of_everybody(&self) -> impl std::fmt::Debug {
+        let mut sums = Amounts::new();
+        for (whose, amount) in self.lines.iter().chain(&self.lost) {
+            sums.entry(whose.clone()).or_default().add(*amount);
+        }
+        (sums, self.nobodys.iter().take(NOBODYS_TOLD).cloned().collect::<Vec<_>>())
+    }
+}
+
 fn resident_kib(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a process has memory")?;
@@ -124,9 +138,10 @@ fn measure(tier: Tier, extra: &[&str]) -> Result<()> {
         let amount = shown.sum(|pid, role| pid == Some(sums.pid) && role == Some(sums.flood.as_str()));
         ensure!(
             amount.is(own, left_out),
-            "{tier}: {amount:?} shown of {} {}, {own:?} counted, {left_out} runs left out",
+            "{tier}: {amount:?} shown of {} {}, {own:?} counted, {left_out} runs left out; all that was shown: {:#?}",
             sums.comm,
-            sums.pid
+            sums.pid,
+            shown.of_everybody()
         );
     }
     let all = shown.sum(|_, _| true);
@@ -135,8 +150,8 @@ fn measure(tier: Tier, extra: &[&str]) -> Result<()> {
     println!("{tier} {extra:?}: {all:?} shown, {lost} of them added up; {before} KiB, then {after} KiB");
     ensure!(
         all.is(counted, left_out),
-        "{tier}: {all:?} shown, {counted:?} counted, {left_out} runs left out; of nobody: {:#?}",
-        shown.nobodys
+        "{tier}: {all:?} shown, {counted:?} counted, {left_out} runs left out; all: {:#?}",
+        shown.of_everybody()
     );
     ensure!(
         *after <= before + MEMORY_MARGIN_KIB,

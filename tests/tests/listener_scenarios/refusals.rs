@@ -32,11 +32,11 @@ pub(crate) fn never_accepts(scene: &Scene) -> Result<()> {
     only(&view, "not_accepting")
 }
 
-/// More at once than there is room for, and an acceptor that takes all there is, but only so often.
+/// More at once than there is room for, and an acceptor that takes all there is, but too late for some: it waits for the first refusal,
+/// so that there are some however slowly the clients come.
 pub(crate) fn burst(scene: &Scene) -> Result<()> {
     let netns = NetNs::new("burst")?;
-    let accept = natively_or_guest("every:5", "every:100");
-    let how = ["--accept", accept, "--backlog", "5", "--then", "answer", "--answer-bytes", "200"];
+    let how = ["--accept", "refused", "--backlog", "5", "--then", "answer", "--answer-bytes", "200"];
     let server = Party::serve(&netns, 1, &how)?;
     let view = scene.view_of(&netns, &server)?;
     let begin = now();

@@ -45,3 +45,15 @@ impl Place {
 pub(super) fn inode(of: &TcpListener) -> io::Result<u64> {
     Ok(std::fs::metadata(format!("/proc/thread-self/fd/{}", of.as_raw_fd()))?.ino())
 }
+
+/// How many connections and packets the kernel has refused at the socket.
+pub(super) fn drops(of: &TcpListener) -> io::Result<u32> {
+    let mut info = [0_u32; libc::SK_MEMINFO_DROPS as usize + 1];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes no more than the length says, into integers.
+    let outcome = unsafe {
+        libc::getsockopt(of.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, info.as_mut_ptr().cast(), &raw mut length)
+    };
+    Errno::result(outcome)?;
+    Ok(info[libc::SK_MEMINFO_DROPS as usize])
+}

@@ -3,7 +3,8 @@
 //! - `--accept prompt` accepts what there is as soon as it is there; `never`; `one-per:MS` accepts one in every MS
 //!   milliseconds; `every:MS` empties its queue and then
 //!   does not look at it for MS milliseconds; `after:MS` empties it MS milliseconds after it
-//!   has seen that it is no longer empty.
+//!   has seen that it is no longer empty; `refused` empties it when the kernel has refused a client, or when one has waited for
+//!   half a second.
 //! - `--at-most N` has no more than N connections open in each process and leaves the others in the queue.
 //! - `--then close` closes what it has accepted at once; `keep` keeps it; `hold` keeps it for `--think-ms`; `answer` waits for
 //!   a request, thinks for `--think-ms`, sends `--answer-bytes` at `--answer-rate` bytes per second, and closes; `answer-on` does
@@ -23,7 +24,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::traffic::args::Args;
 use crate::traffic::process::{enter_netns, fork_child, set_comm, wait_all};
 
-use super::listen::{Place, inode};
+use super::listen::{Place, drops, inode};
 use super::served::{Fate, Served, Treatment};
 use super::{Taken, allow_files, earlier, happened, interest, milliseconds, now, step, wait};
 
@@ -48,6 +49,10 @@ pub const OPTIONS: &[&str] = &[
     "burn-ms",
 ];
 
+/// How often a server looks whether the kernel has refused a client.
+const REFUSAL_LOOK: Duration = Duration::from_millis(5);
+/// How long a client waits at most until the queue is emptied, also when nobody was refused.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// How long a server without a descriptor waits before it tries again.
 const WITHOUT_DESCRIPTOR: Duration = Duration::from_millis(100);
 
@@ -62,6 +67,8 @@ enum Accept {
     Every(Duration),
     /// All, that long after there was one.
     After(Duration),
+    /// All, when one was refused.
+    Refused,
 }
 
 impl Accept {
@@ -75,7 +82,8 @@ impl Accept {
             "one-per" => Self::OnePer(time()?),
             "every" => Self::Every(time()?),
             "after" => Self::After(time()?),
-            _ => bail!("--accept {text}: there are prompt, never, one-per:MS, every:MS, after:MS"),
+            "refused" => Self::Refused,
+            _ => bail!("--accept {text}: there are prompt, never, one-per:MS, every:MS, after:MS, refused"),
         })
     }
 }
@@ -176,6 +184,9 @@ struct Server {
     open: Vec<Served>,
     /// Not before this time; none where the queue itself tells when.
     next: Option<Instant>,
+    /// When there was somebody in the queue, and how many clients the kernel had refused when it was emptied.
+    queued: Option<Instant>,
+    refused: u32,
     /// It could not accept, and has said so.
     without_descriptor: bool,
 }
@@ -184,7 +195,16 @@ impl Server {
     fn new(listener: TcpListener, how: How) -> Result<Self> {
         allow_files(how.open_files)?;
         let at = listener.local_addr()?;
-        Ok(Self { listener, at, how, open: Vec::new(), next: None, without_descriptor: false })
+        Ok(Self {
+            listener,
+            at,
+            how,
+            open: Vec::new(),
+            next: None,
+            queued: None,
+            refused: 0,
+            without_descriptor: false,
+        })
     }
 
     fn serve(mut self) -> Result<()> {
@@ -248,6 +268,16 @@ impl Server {
                 self.next = None;
                 self.accept_all()?;
             }
+            Accept::Refused => {
+                let refused = drops(&self.listener)?;
+                let queued = *self.queued.get_or_insert(clock);
+                if refused != self.refused || clock - queued >= LONGEST_WAIT {
+                    self.refused = refused;
+                    self.queued = None;
+                    self.accept_all()?;
+                }
+                self.next = Some(clock + REFUSAL_LOOK);
+            }
         }
         Ok(())
     }
@@ -296,6 +326,7 @@ mod tests {
             ("one-per:200", Some(Accept::OnePer(milliseconds(200)))),
             ("every:5", Some(Accept::Every(milliseconds(5)))),
             ("after:0", Some(Accept::After(Duration::ZERO))),
+            ("refused", Some(Accept::Refused)),
             ("after", None),
             ("one-per:fast", None),
             ("sometimes", None),
