@@ -78,25 +78,28 @@ impl Shown {
         }
     }
 
-    fn sum(&self, which: impl Fn(Option<u32>, Option<&str>) -> bool) -> Amount {
-        let mut sum = Amount::default();
-        for ((pid, role), amount) in self.lines.iter().chain(&self.lost) {
-            if which(*pid, role.as_deref()) {
-                sum.add(*amount);
-            }
-        }
-        sum
-    }
-}
-
-impl Shown {
-    /// The sums of each process, and the lines that are of none.
-    fn of_everybody(&self) -> impl std::fmt::Debug {
+    /// One by one and added up, of each process.
+    fn by_process(&self) -> Amounts {
         let mut sums = Amounts::new();
         for (whose, amount) in self.lines.iter().chain(&self.lost) {
             sums.entry(whose.clone()).or_default().add(*amount);
         }
-        (sums, self.nobodys.iter().take(NOBODYS_TOLD).cloned().collect::<Vec<_>>())
+        sums
+    }
+
+    fn sum(&self, which: impl Fn(Option<u32>, Option<&str>) -> bool) -> Amount {
+        let mut sum = Amount::default();
+        for ((pid, role), amount) in self.by_process() {
+            if which(pid, role.as_deref()) {
+                sum.add(amount);
+            }
+        }
+        sum
+    }
+
+    /// For messages: the sums of each process, and some of the lines that are of none.
+    fn of_everybody(&self) -> impl std::fmt::Debug {
+        (self.by_process(), &self.nobodys[..self.nobodys.len().min(NOBODYS_TOLD)])
     }
 }
 
