@@ -1,10 +1,8 @@
 //! An honest small server, one thread per process, that accepts as it is told.
 //!
 //! - `--accept prompt` accepts what there is as soon as it is there; `never`; `one-per:MS` accepts one in every MS
-//!   milliseconds; `every:MS` empties its queue and then
-//!   does not look at it for MS milliseconds; `after:MS` empties it MS milliseconds after it
-//!   has seen that it is no longer empty; `refused` empties it when the kernel has refused a client, or when one has waited for
-//!   half a second.
+//!   milliseconds; `after:MS` empties its queue MS milliseconds after it has seen that it is no longer empty; `refused` empties it
+//!   when the kernel has refused a client, or when one has waited for half a second.
 //! - `--at-most N` has no more than N connections open in each process and leaves the others in the queue.
 //! - `--then close` closes what it has accepted at once; `keep` keeps it; `hold` keeps it for `--think-ms`; `answer` waits for
 //!   a request, thinks for `--think-ms`, sends `--answer-bytes` at `--answer-rate` bytes per second, and closes; `answer-on` does
@@ -63,8 +61,6 @@ enum Accept {
     Never,
     /// One, and the next no sooner than that.
     OnePer(Duration),
-    /// All, and the next no sooner than that.
-    Every(Duration),
     /// All, that long after there was one.
     After(Duration),
     /// All, when one was refused.
@@ -80,10 +76,9 @@ impl Accept {
             "prompt" => Self::Prompt,
             "never" => Self::Never,
             "one-per" => Self::OnePer(time()?),
-            "every" => Self::Every(time()?),
             "after" => Self::After(time()?),
             "refused" => Self::Refused,
-            _ => bail!("--accept {text}: there are prompt, never, one-per:MS, every:MS, after:MS, refused"),
+            _ => bail!("--accept {text}: there are prompt, never, one-per:MS, after:MS, refused"),
         })
     }
 }
@@ -259,10 +254,6 @@ impl Server {
                     self.next = Some(clock + time);
                 }
             }
-            Accept::Every(time) => {
-                self.accept_all()?;
-                self.next = Some(clock + time);
-            }
             Accept::After(time) if self.next.is_none() => self.next = Some(clock + time),
             Accept::After(_) => {
                 self.next = None;
@@ -324,7 +315,6 @@ mod tests {
             ("prompt", Some(Accept::Prompt)),
             ("never", Some(Accept::Never)),
             ("one-per:200", Some(Accept::OnePer(milliseconds(200)))),
-            ("every:5", Some(Accept::Every(milliseconds(5)))),
             ("after:0", Some(Accept::After(Duration::ZERO))),
             ("refused", Some(Accept::Refused)),
             ("after", None),
