@@ -71,6 +71,8 @@ pub mod flag {
     pub const PARTIAL: u32 = 1 << 8;
     /// Its last record has been handed over, although the socket lives on.
     pub const HANDED_OVER: u32 = 1 << 9;
+    /// A process has accepted it since the entry was made, and no hook has told of that: the kernel skipped its program.
+    pub const ACCEPT_MISSED: u32 = 1 << 10;
 }
 
 /// One socket's entry in the connection table. The key is the socket's kernel address; together with

@@ -63,6 +63,13 @@ pub(crate) fn queued_behind(sock: Address) -> u32 {
     read(sock, kernel::SOCK_ACK_BACKLOG.load())
 }
 
+/// True when it is the socket that its process has, and not a subflow of one: those of MPTCP share theirs, and only the first of them was
+/// accepted.
+#[inline(always)]
+pub(crate) fn is_held_alone(sock: Address) -> bool {
+    follow(sock, kernel::SOCK_SOCKET.load()).is_some_and(|socket| read::<u64>(socket, kernel::SOCKET_SK.load()) == sock)
+}
+
 /// Inode number of the socket; 0 when no process has it open.
 #[inline(always)]
 pub(crate) fn inode_of(sock: Address) -> u64 {

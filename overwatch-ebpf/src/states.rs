@@ -158,6 +158,9 @@ fn advance(sock: Address, connection: &mut Connection, old: u32, new: u32) {
     if connection.role == role::SERVER && connection.flags & flag::ACCEPTED == 0 && sockets::is_held(sock) {
         // Somebody must have accepted it, also where no hook has shown who. Who ends it is the owner.
         connection.flags |= flag::ACCEPTED;
+        if connection.accepted_ns == 0 && connection.flags & flag::PARTIAL == 0 && sockets::is_held_alone(sock) {
+            connection.flags |= flag::ACCEPT_MISSED;
+        }
         if connection.tgid == 0 && (new == kernel::TCP_FIN_WAIT1.load() || new == kernel::TCP_LAST_ACK.load()) {
             entry::own(connection);
         }

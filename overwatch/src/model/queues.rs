@@ -10,7 +10,7 @@ use std::{
 };
 
 use overwatch_common::{
-    connection::{Connection, role},
+    connection::{Connection, flag, role},
     counter::Counter,
     event::Change,
 };
@@ -208,12 +208,16 @@ impl Queues {
 
     /// It has ended. Where its accept was lost, the last record tells of it.
     fn end(&mut self, key: Key, connection: &Connection) {
-        if !self.members.contains_key(&key) && connection.role == role::SERVER && connection.accepted_ns > self.table_ns
-        {
+        if !self.members.contains_key(&key) && connection.role == role::SERVER && self.has_news_of_accept(connection) {
             self.accept(key, &Accepted::by_entry(connection));
         }
         self.release(key);
         self.members.remove(&key);
+    }
+
+    /// It is no member, but was accepted since the last table.
+    fn has_news_of_accept(&self, connection: &Connection) -> bool {
+        connection.accepted_ns > self.table_ns || connection.flags & flag::ACCEPT_MISSED != 0
     }
 
     /// The table replaces the set: it is newer than all changes in its sample.
@@ -228,7 +232,7 @@ impl Queues {
             let accepted = Accepted::by_entry(connection);
             if let Some(member) = known.remove(&key) {
                 self.members.insert(key, member);
-            } else if connection.accepted_ns > self.table_ns {
+            } else if self.has_news_of_accept(connection) {
                 self.accept(key, &accepted);
             } else {
                 let member = Member {
@@ -406,6 +410,7 @@ impl Accepted {
             place: Place { netns: connection.netns, local_addr, local_port: connection.local_port },
             listener: connection.listener,
             established_ns: connection.established_ns,
+            // 0 where no hook saw it.
             time_ns: connection.accepted_ns,
             // Its place in the queue was not written down.
             queued_behind: 0,

@@ -140,6 +140,10 @@ impl Socket {
         if seen.is_in_interval {
             self.peak = self.peak.max(seen.queued_behind + 1);
         }
+        if seen.accepted_ns == 0 {
+            // It was, at some time that nobody knows.
+            return;
+        }
         let since_ns = match seen.established_ns {
             0 => self.waiting_since_ns.get(&seen.sock).copied(),
             known => Some(known),

@@ -115,6 +115,59 @@ fn an_accept_that_was_lost_is_known_from_the_last_record_or_the_table() {
 }
 
 #[test]
+fn an_accept_that_no_hook_saw_counts_once_and_nobody_knows_how_long_it_waited() {
+    let unseen = |created_ns| Connection {
+        accepted_ns: 0,
+        flags: flag::ESTABLISHED | flag::ACCEPTED | flag::ACCEPT_MISSED,
+        ..entry(0, created_ns, created_ns)
+    };
+    let ended = |connection| vec![ClosedConnection { sock: 1, connection, shares: Vec::new() }];
+    let table = |connection| Some(vec![(1, connection)]);
+    let before = Connection { flags: flag::ESTABLISHED | flag::ACCEPTED | flag::PARTIAL, ..unseen(1) };
+    let waits = || Some(vec![(1, entry(0, 1, 0))]);
+    type Case = (&'static str, Option<Vec<(u64, Connection)>>, [Sample; 2], [u64; 2]);
+    let none = |seconds| at(seconds, vec![reading(FIRST)]);
+    let cases: [Case; 5] = [
+        ("it ended", None, [Sample { closed: ended(unseen(SECOND + 1)), ..none(2) }, none(3)], [1, 1]),
+        (
+            "the table has it, and it ended",
+            None,
+            [
+                Sample { table: table(unseen(SECOND + 1)), ..none(2) },
+                Sample { closed: ended(unseen(SECOND + 1)), ..none(3) },
+            ],
+            [1, 1],
+        ),
+        (
+            "it waited when the table was read",
+            waits(),
+            [none(2), Sample { closed: ended(unseen(1)), ..none(3) }],
+            [0, 1],
+        ),
+        (
+            "a hook was late",
+            None,
+            [
+                Sample { table: table(unseen(SECOND + 1)), ..none(2) },
+                Sample { changes: vec![accept(1, FIRST, SECOND + 1, 2 * SECOND + 1)], ..none(3) },
+            ],
+            [1, 1],
+        ),
+        ("it was open before", table(before), [none(2), Sample { closed: ended(before), ..none(3) }], [0, 0]),
+    ];
+    for (name, first, samples, expected) in cases {
+        let mut queues = Queues::default();
+        queues.update(&Sample { table: Some(first.unwrap_or_default()), ..none(1) });
+        let told = samples.map(|sample| {
+            let told = queues.update(&sample);
+            assert_eq!(told.queues[0].accept_waits, None, "{name}");
+            told.queues[0].accepts.total
+        });
+        assert_eq!(told, expected, "{name}");
+    }
+}
+
+#[test]
 fn a_connection_that_the_peer_has_reset_is_served_until_its_process_lets_go() {
     let reset = |old| change(1, 1, 2 * SECOND, (old, 7));
     let accepted = entry(FIRST, 1, 2);
