@@ -61,6 +61,7 @@ fn workers_serve_one_client_each() -> Result<()> {
     // Two seconds each.
     let ended = clients.wait_for(step::ENDED, 8, 10)?;
     assert!(ended.iter().all(|step| step.bytes == 4_000), "{ended:?}");
+    server.wait_for(step::CLOSED, 8, 10)?;
     let mut pids: Vec<u32> = server.of(step::ACCEPTED).iter().map(|step| step.pid).collect();
     pids.sort_unstable();
     pids.dedup();
@@ -169,6 +170,8 @@ fn an_acceptor_is_as_slow_as_it_was_told() -> Result<()> {
         let server = Party::serve(&netns, 1, &["--accept", &accept, "--then", "close"])?;
         let clients = Party::call(&netns, server.port()?, &["--count", "5"])?;
         clients.wait_for(step::ENDED, 5, 10)?;
+        // A client may be heard of before the server that let it go.
+        server.wait_for(step::ACCEPTED, 5, 10)?;
         for visit in visits(&server.steps(), &clients.steps()) {
             let accepted = visit.accepted.context("it was accepted")?;
             let (least, most) = (accepted.from - visit.connected.until, accepted.until - visit.connected.from);
