@@ -185,10 +185,10 @@ impl Facts<'_> {
 
     /// Somebody waits, and nobody has been accepted for so long that it is no accident.
     pub(super) fn is_stalled(&self) -> bool {
-        let (quiet, pressed) = (self.history.quiet, self.history.under_wait());
+        let (quiet, accepts) = (self.history.quiet, self.history.accepts_under_wait());
         // A slow server that accepts at a steady rate has gaps as well.
-        let gaps = u128::from(pressed.accepts) * quiet.as_nanos() / pressed.length.as_nanos().max(1);
-        self.queue.accept_queue > 0 && quiet >= self.thresholds.settle && (pressed.accepts == 0 || gaps >= 3)
+        let gaps = u128::from(accepts) * quiet.as_nanos() / self.history.under_wait().length.as_nanos().max(1);
+        self.queue.accept_queue > 0 && quiet >= self.thresholds.settle && (accepts == 0 || gaps >= 3)
     }
 
     /// At least half of the processes are stopped.
@@ -223,8 +223,7 @@ impl Facts<'_> {
             // It is over: what it was cannot be seen any more.
             return None;
         }
-        let pressed = history.under_wait();
-        if pressed.length >= thresholds.pressed() && pressed.accepts > 0 {
+        if history.under_wait().length >= thresholds.pressed() && history.accepts_under_wait() > 0 {
             let limited = history.pressed_against(2, thresholds).is_some() && history.is_turnover();
             return Some(if limited { Cause::WorkerLimit } else { Cause::SlowAccept });
         }

@@ -282,19 +282,27 @@ impl History {
         most > than.saturating_add(thresholds.tolerance(most))
     }
 
+    /// The sample before somebody began to wait, and the first one since.
+    fn around_the_first_wait(&self) -> (Option<&Sample>, Option<&Sample>) {
+        let first = self.samples.len() - self.pressed();
+        (first.checked_sub(1).and_then(|index| self.samples.get(index)), self.samples.get(first))
+    }
+
+    /// How many were accepted while somebody has been waiting. The burst with which it began may still have filled the server in the first
+    /// interval: those are not among them.
+    pub(super) fn accepts_under_wait(&self) -> u64 {
+        let (before, first) = self.around_the_first_wait();
+        let serving = |sample: Option<&Sample>| sample.and_then(|sample| sample.serving);
+        let filled = serving(first).zip(serving(before)).map_or(0, |(end, start)| end.saturating_sub(start));
+        self.under_wait().accepts.saturating_sub(filled)
+    }
+
     /// Clients are accepted only as others end.
     pub(super) fn is_turnover(&self) -> bool {
-        let (count, pressed) = (self.pressed(), self.under_wait());
-        let first = self.samples.len() - count;
-        let before = first.checked_sub(1).and_then(|index| self.samples.get(index));
-        let begun = self.samples.get(first).and_then(|sample| sample.serving);
-        // The burst with which it began may still have filled the server in the first interval.
-        let filled =
-            begun.zip(before.and_then(|before| before.serving)).map_or(0, |(end, start)| end.saturating_sub(start));
-        let accepts = pressed.accepts.saturating_sub(filled);
+        let accepts = self.accepts_under_wait();
         // One that ended just before may have made room for the first.
-        let served = pressed.served + before.map_or(0, |sample| sample.served.min(1));
-        accepts > 0 && accepts <= served + accepts / 10
+        let before = self.around_the_first_wait().0.map_or(0, |sample| sample.served.min(1));
+        accepts > 0 && accepts <= self.under_wait().served + before + accepts / 10
     }
 
     /// Since connections were refused in the window, the queue has been drained at least once.

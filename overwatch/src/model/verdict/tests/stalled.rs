@@ -61,6 +61,23 @@ fn workers_that_sleep_are_at_their_limit_unless_more_were_served_before() {
 }
 
 #[test]
+fn a_burst_that_fills_the_server_in_two_intervals_does_not_make_it_a_slow_acceptor() {
+    let accepting =
+        |serving, accepts, age_ms| Queue { serving: Some(serving), accepts: count(accepts), ..waiting(age_ms) };
+    for (first, second) in [(10, 0), (8, 2), (1, 9)] {
+        let mut queues = vec![calm(), accepting(first, first, 900), accepting(10, second, 1900)];
+        queues.extend((3..9).map(|second| accepting(10, 0, 900 + 1000 * (second - 1))));
+        let said = levels(1000, &queues);
+        assert_eq!(
+            said[2].1,
+            if second == 0 { Cause::WorkerLimit } else { Cause::None },
+            "{first}, {second}: {said:?}"
+        );
+        assert!(said[3..].iter().all(|said| *said == saturated(Cause::WorkerLimit)), "{first}, {second}: {said:?}");
+    }
+}
+
+#[test]
 fn how_many_were_served_is_forgotten_after_an_hour_or_two_of_accepting() {
     let mut watch = Watch::new();
     let accepting = |serving| Queue { serving: Some(serving), accepts: count(600), ..idle(1) };
