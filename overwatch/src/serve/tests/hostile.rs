@@ -98,7 +98,7 @@ async fn a_head_has_a_size() {
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(10_000_000));
         for request in [lines, long] {
             let answer = running.send(request).await;
-            assert!(answer.is_empty() || [414, 431].contains(&Reply::parse(&answer).code));
+            assert!(answer.is_empty() || Reply::parse(&answer).code == 431);
         }
         until(|| running.open() == 0).await;
         assert_eq!(running.requests(Handler::Unreadable, 431), 4);
@@ -123,7 +123,6 @@ async fn what_is_no_request_gets_no_metrics() {
             b"GET /metrics HTTP/1.1\r\nHo st: x\r\n\r\n",
             b"GET /metrics HTTP/1.1\r\n Host: x\r\n\r\n",
             b"GET /metrics HTTP/1.1\r\nX: \0\r\n\r\n",
-            b"GET metrics HTTP/1.1\r\nHost: x\r\n\r\n",
             // A TLS ClientHello to a server without TLS.
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
             b"\0\0\0\0\0\0\0\0",

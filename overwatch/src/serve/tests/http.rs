@@ -15,6 +15,7 @@ async fn each_request_has_its_answer() {
             ("GET /metrics/ HTTP/1.1", 404, "text/plain; charset=utf-8", "there is nothing here\n"),
             ("GET //metrics HTTP/1.1", 404, "text/plain; charset=utf-8", "there is nothing here\n"),
             ("GET /../metrics HTTP/1.1", 404, "text/plain; charset=utf-8", "there is nothing here\n"),
+            ("GET metrics HTTP/1.1", 404, "text/plain; charset=utf-8", "there is nothing here\n"),
             ("OPTIONS * HTTP/1.1", 404, "text/plain; charset=utf-8", "there is nothing here\n"),
             ("POST /nothing HTTP/1.1", 404, "text/plain; charset=utf-8", "there is nothing here\n"),
             ("POST /metrics HTTP/1.1", 405, "text/plain; charset=utf-8", "only GET and HEAD\n"),
@@ -35,7 +36,7 @@ async fn each_request_has_its_answer() {
         let counts = [
             (Handler::Metrics, 200, 3),
             (Handler::Metrics, 405, 1),
-            (Handler::Unknown, 404, 5),
+            (Handler::Unknown, 404, 6),
             (Handler::Ready, 503, 1),
             (Handler::Ready, 200, 1),
             (Handler::Ready, 405, 1),
