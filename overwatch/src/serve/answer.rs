@@ -1,6 +1,6 @@
 //! From a request to an answer.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -144,7 +144,7 @@ async fn metrics(server: &Server, headers: &HeaderMap) -> Answer {
         Ok(page) => page,
         Err(why) => return text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{why}\n")),
     };
-    let compressed = if accepts_gzip(headers) { page.gzip().await } else { None };
+    let compressed = if accepts_gzip(headers) { Arc::clone(&page).gzip().await } else { None };
     let is_compressed = compressed.is_some();
     let mut answer = with(StatusCode::OK, EXPOSITION, compressed.unwrap_or_else(|| page.text()));
     answer.headers_mut().insert(VARY, HeaderValue::from(ACCEPT_ENCODING));

@@ -2,14 +2,30 @@
 
 use std::{
     io::{self, Write as _},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use tokio::sync::{OnceCell, mpsc, oneshot, watch};
+use tokio::{
+    sync::{OnceCell, mpsc, oneshot, watch},
+    time::Instant,
+};
 
 use super::counters::Counters;
+
+#[cfg(test)]
+mod tests;
+
+/// Pages that are being written at one time and differ. Beyond that, who asks shares the newest for a while: each takes
+/// memory, and only slow readers make so many.
+const MOST_PAGES: usize = 8;
+/// How long the newest is shared then.
+const SHARED: Duration = Duration::from_secs(1);
 
 /// The other end: where it is asked for metrics. One at a time: there is no second before the first is answered.
 #[derive(Debug)]
@@ -41,38 +57,76 @@ impl Ask {
 /// What was computed, or why it was not.
 pub(super) type Outcome = Result<Arc<Page>, Arc<str>>;
 
-/// Metrics, and the same compressed once somebody wants them so.
+/// Metrics, and the same compressed once somebody wants them so. It lives as long as an answer with it is being written.
 #[derive(Debug)]
 pub(super) struct Page {
-    text: Bytes,
-    gzip: OnceCell<Bytes>,
+    text: String,
+    gzip: OnceCell<Vec<u8>>,
+    /// How many there are.
+    alive: Arc<AtomicUsize>,
 }
 
 impl Page {
-    fn new(text: String) -> Self {
-        Self { text: text.into(), gzip: OnceCell::new() }
+    fn new(text: String, alive: &Arc<AtomicUsize>) -> Self {
+        alive.fetch_add(1, Relaxed);
+        Self { text, gzip: OnceCell::new(), alive: Arc::clone(alive) }
     }
 
-    pub(super) fn text(&self) -> Bytes {
-        self.text.clone()
+    pub(super) fn text(self: Arc<Self>) -> Bytes {
+        Bytes::from_owner(Text(self))
     }
 
     /// `None` when it could not be compressed.
-    pub(super) async fn gzip(&self) -> Option<Bytes> {
+    pub(super) async fn gzip(self: Arc<Self>) -> Option<Bytes> {
         let compressed = self.gzip.get_or_try_init(|| async {
-            let text = self.text.clone();
+            let page = Arc::clone(&self);
             // Some megabytes take some ten milliseconds: too long for a thread that serves others.
-            tokio::task::spawn_blocking(move || compress(&text)).await.map_err(io::Error::other)?
+            tokio::task::spawn_blocking(move || compress(page.text.as_bytes())).await.map_err(io::Error::other)?
         });
-        compressed.await.ok().cloned()
+        compressed.await.ok()?;
+        Some(Bytes::from_owner(Gzip(self)))
     }
 }
 
-fn compress(text: &[u8]) -> io::Result<Bytes> {
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A page as an answer has it.
+struct Text(Arc<Page>);
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self.0.text.as_bytes()
+    }
+}
+
+/// A page as an answer has it that is compressed.
+struct Gzip(Arc<Page>);
+
+impl AsRef<[u8]> for Gzip {
+    fn as_ref(&self) -> &[u8] {
+        // It was made before.
+        self.0.gzip.get().map_or(&[], Vec::as_slice)
+    }
+}
+
+fn compress(text: &[u8]) -> io::Result<Vec<u8>> {
     // Metrics are repetitive: the fastest level makes a tenth of them already.
     let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
     encoder.write_all(text)?;
-    encoder.finish().map(Bytes::from)
+    encoder.finish()
+}
+
+type Receiver = watch::Receiver<Option<Outcome>>;
+
+#[derive(Debug, Default)]
+struct Flight {
+    receiver: Option<Receiver>,
+    /// What was computed last, and when, for as long as somebody is being sent it.
+    newest: Option<(Instant, Weak<Page>)>,
 }
 
 /// This end: where whoever scrapes gets a page.
@@ -80,19 +134,23 @@ fn compress(text: &[u8]) -> io::Result<Bytes> {
 pub(super) struct Scrapes {
     sender: mpsc::Sender<Ask>,
     /// What is being computed.
-    flight: Mutex<Option<watch::Receiver<Option<Outcome>>>>,
+    flight: Mutex<Flight>,
+    alive: Arc<AtomicUsize>,
     counters: Arc<Counters>,
 }
 
 impl Scrapes {
     pub(super) fn new(counters: Arc<Counters>) -> (Self, Asks) {
         let (sender, receiver) = mpsc::channel(1);
-        (Self { sender, flight: Mutex::default(), counters }, Asks { receiver })
+        (Self { sender, flight: Mutex::default(), alive: Arc::default(), counters }, Asks { receiver })
     }
 
     /// What is being computed, or else what will be from now on.
     pub(super) async fn page(self: &Arc<Self>) -> Outcome {
-        let mut receiver = self.join();
+        let mut receiver = match self.join() {
+            Ok(page) => return Ok(page),
+            Err(receiver) => receiver,
+        };
         let outcome = match receiver.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone(),
             Err(_) => None,
@@ -100,18 +158,31 @@ impl Scrapes {
         outcome.unwrap_or_else(|| Err("the computation has ended without a result".into()))
     }
 
-    fn join(self: &Arc<Self>) -> watch::Receiver<Option<Outcome>> {
-        let mut flight = self.flight.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(receiver) = &*flight {
+    fn lock(&self) -> MutexGuard<'_, Flight> {
+        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A page that is there, or from where it will come.
+    fn join(self: &Arc<Self>) -> Result<Arc<Page>, Receiver> {
+        let mut flight = self.lock();
+        if let Some(receiver) = &flight.receiver {
             self.counters.shared_computations.fetch_add(1, Relaxed);
-            return receiver.clone();
+            return Err(receiver.clone());
+        }
+        if self.alive.load(Relaxed) >= MOST_PAGES
+            && let Some((when, page)) = &flight.newest
+            && when.elapsed() < SHARED
+            && let Some(page) = page.upgrade()
+        {
+            self.counters.shared_computations.fetch_add(1, Relaxed);
+            return Ok(page);
         }
         self.counters.computations.fetch_add(1, Relaxed);
         let (sender, receiver) = watch::channel(None);
-        *flight = Some(receiver.clone());
+        flight.receiver = Some(receiver.clone());
         // Apart, since whoever asked first may go before it is done.
         tokio::spawn(Arc::clone(self).compute(sender));
-        receiver
+        Err(receiver)
     }
 
     async fn compute(self: Arc<Self>, result: watch::Sender<Option<Outcome>>) {
@@ -119,77 +190,18 @@ impl Scrapes {
         let outcome = match self.sender.send(Ask { reply }).await {
             Err(_) => Err("nothing computes metrics any more".into()),
             Ok(()) => match answer.await {
-                Ok(Ok(text)) => Ok(Arc::new(Page::new(text))),
+                Ok(Ok(text)) => Ok(Arc::new(Page::new(text, &self.alive))),
                 Ok(Err(why)) => Err(why.into()),
                 Err(_) => Err("the metrics were not computed".into()),
             },
         };
         // From here on who asks gets a new one.
-        *self.flight.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut flight = self.lock();
+        flight.receiver = None;
+        if let Ok(page) = &outcome {
+            flight.newest = Some((Instant::now(), Arc::downgrade(page)));
+        }
+        drop(flight);
         result.send_replace(Some(outcome));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Read as _;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn one_computation_serves_all_who_wait() {
-        let counters = Arc::new(Counters::default());
-        let (scrapes, mut asks) = Scrapes::new(Arc::clone(&counters));
-        let scrapes = Arc::new(scrapes);
-        for round in 0..3 {
-            let who: Vec<_> = (0..50)
-                .map(|_| {
-                    let scrapes = Arc::clone(&scrapes);
-                    tokio::spawn(async move { scrapes.page().await })
-                })
-                .collect();
-            let ask = asks.next().await.unwrap();
-            // All of them have asked by the time that each has run once.
-            tokio::task::yield_now().await;
-            who[0].abort();
-            ask.answer(Ok(format!("round {round}\n")));
-            for one in who.into_iter().skip(1) {
-                assert_eq!(one.await.unwrap().unwrap().text(), format!("round {round}\n"));
-            }
-        }
-        assert_eq!(counters.computations.load(Relaxed), 3);
-        assert_eq!(counters.shared_computations.load(Relaxed), 3 * 49);
-    }
-
-    #[tokio::test]
-    async fn no_answer_is_an_error_and_the_next_is_asked_anew() {
-        let (scrapes, mut asks) = Scrapes::new(Arc::default());
-        let scrapes = Arc::new(scrapes);
-        let answers: [Option<Result<String, String>>; 3] = [None, Some(Err("why".to_owned())), Some(Ok(String::new()))];
-        for (answer, expected) in answers.into_iter().zip([Err("the metrics were not computed"), Err("why"), Ok("")]) {
-            let compute = async {
-                let ask = asks.next().await.unwrap();
-                if let Some(answer) = answer {
-                    ask.answer(answer);
-                }
-            };
-            let (outcome, ()) = tokio::join!(scrapes.page(), compute);
-            let outcome = outcome.map(|page| page.text());
-            assert_eq!(outcome.as_deref().map_err(|why| &**why), expected.map(str::as_bytes));
-        }
-        drop(asks);
-        assert_eq!(&*scrapes.page().await.unwrap_err(), "nothing computes metrics any more");
-    }
-
-    #[tokio::test]
-    async fn what_is_compressed_is_the_same() {
-        let text = "overwatch_listener_accept_queue_length{listener=\"0.0.0.0:80\"} 3\n".repeat(1000);
-        let page = Page::new(text.clone());
-        let compressed = page.gzip().await.unwrap();
-        assert!(compressed.len() < text.len() / 20, "{}", compressed.len());
-        let mut back = String::new();
-        flate2::read::GzDecoder::new(&*compressed).read_to_string(&mut back).unwrap();
-        assert_eq!(back, text);
-        assert_eq!(page.gzip().await.unwrap().as_ptr(), compressed.as_ptr());
     }
 }
