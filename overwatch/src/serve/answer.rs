@@ -91,26 +91,21 @@ pub(super) async fn answer<B: Body>(
     handler: Handler,
     request: &Request<B>,
 ) -> Answer {
-    let mut answer = if request.body().is_end_stream() {
-        match admitted(server, security, request.headers()).await {
-            true => content(server, handler, request).await,
-            false => unauthorized(),
-        }
-    } else {
+    if !request.body().is_end_stream() {
         // What is still to come is not read: the connection ends.
         let mut answer = text(StatusCode::PAYLOAD_TOO_LARGE, "a request has no body here\n");
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        answer
-    };
-    for (name, value) in &security.headers {
-        answer.headers_mut().insert(name, value.clone());
+        return answer;
     }
-    answer
+    if !admitted(server, security, request.headers()).await {
+        return unauthorized();
+    }
+    content(server, handler, request).await
 }
 
-/// Said when an answer would take too long.
+/// Said when an answer takes too long, by the metrics or by the passwords of others.
 pub(super) fn too_late() -> Answer {
-    unavailable("the metrics were not computed in time\n")
+    unavailable("there was no answer in time\n")
 }
 
 async fn admitted(server: &Server, security: &Security, headers: &HeaderMap) -> bool {

@@ -113,6 +113,9 @@ async fn respond(
     let handler = handler(request.uri().path(), &server.settings.metrics_path);
     let answered = timeout(server.settings.limits.request, answer(server, security, handler, &request)).await;
     let mut answer = answered.unwrap_or_else(|_| answer::too_late());
+    for (name, value) in &security.headers {
+        answer.headers_mut().insert(name, value.clone());
+    }
     if !Arc::ptr_eq(security, &server.security()) {
         // The next request is to come by the certificates and passwords of now.
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -85,7 +85,7 @@ impl Hash {
 #[derive(Debug)]
 pub(super) struct Users {
     hashes: HashMap<String, Hash>,
-    /// Checked for a name that is unknown, so that the time does not tell that it is.
+    /// Checked for a name that is unknown, so that the time does not tell that it is; when all hashes have the same cost.
     decoy: Hash,
 }
 

@@ -1,16 +1,12 @@
 use super::*;
 use crate::random::Random;
 
-fn limits(limits: Limits) -> Settings {
-    Settings { limits, ..Settings::default() }
-}
-
 const SHORT: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn slow_headers_shut_nobody_out() {
     within(async {
-        let running = Running::start(Settings::default(), "").await;
+        let running = Running::start(limited(patient()), "").await;
         let most = running.server.settings.limits.connections;
         let mut slow = Vec::new();
         for count in 1..=300 {
@@ -37,7 +33,7 @@ async fn slow_headers_shut_nobody_out() {
 #[tokio::test]
 async fn whoever_takes_too_long_is_cut_off() {
     within(async {
-        let running = Running::start(limits(Limits { header: SHORT, idle: SHORT, ..Limits::default() }), "").await;
+        let running = Running::start(limited(Limits { header: SHORT, idle: SHORT, ..patient() }), "").await;
         // Nothing at all.
         assert_eq!(running.send("").await, b"");
         assert_eq!(running.timeouts(Phase::Header), 1);
@@ -64,7 +60,7 @@ async fn whoever_takes_too_long_is_cut_off() {
 #[tokio::test]
 async fn when_all_are_busy_the_next_is_closed_at_once() {
     within(async {
-        let (running, mut asks) = Running::silent(limits(Limits { connections: 2, ..Limits::default() }), "").await;
+        let (running, mut asks) = Running::silent(limited(Limits { connections: 2, ..patient() }), "").await;
         let scrape = || async { running.get("/metrics").await };
         let rest = async {
             let ask = asks.next().await.unwrap();
@@ -83,7 +79,7 @@ async fn when_all_are_busy_the_next_is_closed_at_once() {
 #[tokio::test]
 async fn a_head_has_a_size() {
     within(async {
-        let running = Running::start(Settings::default(), "").await;
+        let running = Running::start(limited(patient()), "").await;
         let head = |bytes: usize| {
             let start = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-A: ";
             format!("{start}{}\r\n\r\n", "a".repeat(bytes - start.len() - 4))
@@ -110,7 +106,7 @@ async fn a_head_has_a_size() {
 #[tokio::test]
 async fn what_is_no_request_gets_no_metrics() {
     within(async {
-        let settings = limits(Limits { header: SHORT, idle: SHORT, ..Limits::default() });
+        let settings = limited(Limits { header: SHORT, idle: SHORT, ..patient() });
         let running = Running::start(settings, "").await;
         for bytes in [
             // HTTP/0.9.
@@ -143,7 +139,7 @@ async fn what_is_no_request_gets_no_metrics() {
 #[tokio::test]
 async fn random_bytes_do_no_harm() {
     within(async {
-        let settings = limits(Limits { header: SHORT, idle: SHORT, ..Limits::default() });
+        let settings = limited(Limits { header: SHORT, idle: SHORT, ..patient() });
         let running = Running::start(settings, "").await;
         let mut random = Random::new(9752);
         let good = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n";
@@ -181,7 +177,7 @@ fn large() -> String {
 async fn a_slow_reader_is_cut_off() {
     within(async {
         let write = Duration::from_millis(500);
-        let (running, asks) = Running::silent(limits(Limits { write, ..Limits::default() }), "").await;
+        let (running, asks) = Running::silent(limited(Limits { write, ..patient() }), "").await;
         tokio::spawn(always(asks, large()));
         let mut slow = running.connect().await;
         slow.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -199,7 +195,7 @@ async fn a_slow_reader_is_cut_off() {
 #[tokio::test]
 async fn slow_readers_make_room() {
     within(async {
-        let (running, asks) = Running::silent(limits(Limits { connections: 2, ..Limits::default() }), "").await;
+        let (running, asks) = Running::silent(limited(Limits { connections: 2, ..patient() }), "").await;
         tokio::spawn(always(asks, large()));
         let mut slow = Vec::new();
         for _ in 0..2 {

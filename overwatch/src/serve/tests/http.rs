@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn each_request_has_its_answer() {
     within(async {
-        let running = Running::start(Settings::default(), "").await;
+        let running = Running::start(limited(patient()), "").await;
         for (request, code, kind, body) in [
             ("GET /metrics HTTP/1.1", 200, "text/plain; version=0.0.4; charset=utf-8", METRICS),
             ("GET /metrics?debug=1 HTTP/1.1", 200, "text/plain; version=0.0.4; charset=utf-8", METRICS),
@@ -58,7 +58,7 @@ async fn each_request_has_its_answer() {
 #[tokio::test]
 async fn head_has_the_headers_and_no_body() {
     within(async {
-        let running = Running::start(Settings::default(), "").await;
+        let running = Running::start(limited(patient()), "").await;
         for path in ["/metrics", "/", "/nothing"] {
             let get = running.get(path).await;
             let bytes = running.send(format!("HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
@@ -75,7 +75,7 @@ async fn head_has_the_headers_and_no_body() {
 #[tokio::test]
 async fn a_body_is_refused() {
     within(async {
-        let running = Running::start(Settings::default(), "").await;
+        let running = Running::start(limited(patient()), "").await;
         for (request, code) in [
             ("GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 413),
             ("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000000\r\n\r\n", 413),
@@ -97,7 +97,7 @@ async fn a_body_is_refused() {
 #[tokio::test]
 async fn metrics_are_compressed_for_those_who_take_it() {
     within(async {
-        let (running, asks) = Running::silent(Settings::default(), "").await;
+        let (running, asks) = Running::silent(limited(patient()), "").await;
         let metrics = METRICS.repeat(1000);
         tokio::spawn(always(asks, metrics.clone()));
         let reply = running.get_with("/metrics", "Accept-Encoding: gzip\r\n").await;
@@ -117,7 +117,7 @@ async fn metrics_are_compressed_for_those_who_take_it() {
 #[tokio::test]
 async fn the_path_is_the_one_that_was_set() {
     within(async {
-        let settings = |path: &str| Settings { metrics_path: path.parse().unwrap(), ..Settings::default() };
+        let settings = |path: &str| Settings { metrics_path: path.parse().unwrap(), limits: patient() };
         let running = Running::start(settings("/my/metrics"), "").await;
         assert_eq!(running.get("/my/metrics").await.text(), METRICS);
         assert_eq!(running.get("/metrics").await.code, 404);
@@ -131,7 +131,7 @@ async fn the_path_is_the_one_that_was_set() {
 #[tokio::test]
 async fn one_computation_serves_all_who_ask_meanwhile() {
     within(async {
-        let (running, mut asks) = Running::silent(Settings::default(), "").await;
+        let (running, mut asks) = Running::silent(limited(patient()), "").await;
         let counters = running.server.counters();
         let scrapes = async {
             let mut all = JoinSet::new();
@@ -160,11 +160,11 @@ async fn exchange_owned(stream: TcpStream, bytes: &'static str) -> Vec<u8> {
 #[tokio::test]
 async fn metrics_that_do_not_come_are_an_error() {
     within(async {
-        let limits = Limits { request: Duration::from_millis(200), ..Limits::default() };
-        let (running, mut asks) = Running::silent(Settings { limits, ..Settings::default() }, "").await;
+        let limits = Limits { request: Duration::from_millis(200), ..patient() };
+        let (running, mut asks) = Running::silent(limited(limits), "").await;
         let ask = async { asks.next().await.unwrap() };
         let (reply, ask) = tokio::join!(running.get("/metrics"), ask);
-        assert_eq!((reply.code, reply.text()), (503, "the metrics were not computed in time\n"));
+        assert_eq!((reply.code, reply.text()), (503, "there was no answer in time\n"));
         assert_eq!(running.get("/-/healthy").await.code, 200);
         drop(ask);
         let failing = async { asks.next().await.unwrap().answer(Err("no table".to_owned())) };
@@ -179,7 +179,7 @@ async fn metrics_that_do_not_come_are_an_error() {
 #[tokio::test]
 async fn a_connection_may_ask_more_than_once() {
     within(async {
-        let running = Running::start(Settings::default(), "").await;
+        let running = Running::start(limited(patient()), "").await;
         // All at once, and in the end one that closes.
         let mut requests =
             "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\nGET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n".repeat(50);
@@ -201,7 +201,7 @@ async fn a_connection_may_ask_more_than_once() {
 #[tokio::test]
 async fn a_scrape_is_finished_when_the_server_ends() {
     within(async {
-        let (mut running, mut asks) = Running::silent(Settings::default(), "").await;
+        let (mut running, mut asks) = Running::silent(limited(patient()), "").await;
         let scraper = running.connect().await;
         let waiting = running.connect().await;
         until(|| running.open() == 2).await;
@@ -223,8 +223,8 @@ async fn a_scrape_is_finished_when_the_server_ends() {
 #[tokio::test]
 async fn the_server_ends_without_those_who_do_not() {
     within(async {
-        let limits = Limits { shutdown: Duration::from_millis(200), ..Limits::default() };
-        let (mut running, mut asks) = Running::silent(Settings { limits, ..Settings::default() }, "").await;
+        let limits = Limits { shutdown: Duration::from_millis(200), ..patient() };
+        let (mut running, mut asks) = Running::silent(limited(limits), "").await;
         let scrape = tokio::spawn(exchange_owned(running.connect().await, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"));
         let _never_answered = asks.next().await.unwrap();
         running.tell_to_stop();

@@ -22,6 +22,23 @@ const METRICS: &str = "# TYPE overwatch_test gauge\noverwatch_test 1\n";
 /// No test takes longer, however busy the host is.
 const BOUND: Duration = Duration::from_secs(120);
 
+/// What a busy host may take long for is not cut off, but where that is what is tested.
+fn patient() -> Limits {
+    Limits {
+        handshake: BOUND,
+        header: BOUND,
+        request: BOUND,
+        write: BOUND,
+        idle: BOUND,
+        shutdown: BOUND,
+        ..Limits::default()
+    }
+}
+
+fn limited(limits: Limits) -> Settings {
+    Settings { limits, ..Settings::default() }
+}
+
 async fn within<T>(test: impl Future<Output = T>) -> T {
     timeout(BOUND, test).await.expect("the test takes too long")
 }

@@ -18,7 +18,7 @@ fn config(password: &str) -> String {
 #[tokio::test]
 async fn nobody_gets_metrics_without_the_password() {
     within(async {
-        let running = Running::start(Settings::default(), &config("secret")).await;
+        let running = Running::start(limited(patient()), &config("secret")).await;
         for (headers, code) in [
             (String::new(), 401),
             (basic("alice:wrong"), 401),
@@ -52,7 +52,7 @@ async fn nobody_gets_metrics_without_the_password() {
 #[tokio::test]
 async fn guessing_keeps_nobody_from_a_scrape() {
     within(async {
-        let running = Arc::new(Running::start(Settings::default(), &config("secret")).await);
+        let running = Arc::new(Running::start(limited(patient()), &config("secret")).await);
         let mut guesses = JoinSet::new();
         for number in 0..200 {
             let running = Arc::clone(&running);
@@ -82,7 +82,7 @@ async fn guessing_keeps_nobody_from_a_scrape() {
 #[tokio::test]
 async fn a_reload_changes_the_passwords() {
     within(async {
-        let running = Running::start(Settings::default(), &config("secret")).await;
+        let running = Running::start(limited(patient()), &config("secret")).await;
         let old = basic("alice:secret");
         assert_eq!(running.get_with("/metrics", &old).await.code, 200);
         let waiting = running.connect().await;
@@ -114,7 +114,7 @@ async fn a_reload_changes_the_passwords() {
 #[tokio::test]
 async fn a_connection_that_is_busy_at_a_reload_ends_with_its_answer() {
     within(async {
-        let (running, mut asks) = Running::silent(Settings::default(), "").await;
+        let (running, mut asks) = Running::silent(limited(patient()), "").await;
         let reload = async {
             let ask = asks.next().await.unwrap();
             running.server.reload().unwrap();

@@ -83,7 +83,7 @@ async fn start(identity: &Identity, ca: &Authority, more: &str, limits: Limits) 
     write(&path("server.key"), &identity.key);
     write(&path("ca.crt"), ca.issuer.pem());
     write(&path("web.yml"), format!("{CONFIG}{more}"));
-    let (server, asks) = Server::new(Settings { limits, ..Settings::default() }, Some(&path("web.yml"))).unwrap();
+    let (server, asks) = Server::new(limited(limits), Some(&path("web.yml"))).unwrap();
     tokio::spawn(always(asks, METRICS.to_owned()));
     Running::with(server, directory).await
 }
@@ -92,7 +92,7 @@ async fn start(identity: &Identity, ca: &Authority, more: &str, limits: Limits) 
 async fn a_client_that_trusts_the_certificate_is_served() {
     within(async {
         let (ca, other) = (Authority::new(), Authority::new());
-        let running = start(&ca.identity(), &ca, "", Limits::default()).await;
+        let running = start(&ca.identity(), &ca, "", patient()).await;
         for versions in [&[&TLS12][..], &[&TLS13], BOTH] {
             let reply = Client { trusts: &ca, identity: None, versions }.scrape(&running).await.unwrap();
             assert_eq!(reply.text(), METRICS);
@@ -118,7 +118,7 @@ async fn a_version_that_is_too_old_is_refused() {
     within(async {
         let ca = Authority::new();
         let more = "  min_version: TLS13\n  curve_preferences: [CurveP256]\n";
-        let running = start(&ca.identity(), &ca, more, Limits::default()).await;
+        let running = start(&ca.identity(), &ca, more, patient()).await;
         assert_eq!(Client { trusts: &ca, identity: None, versions: &[&TLS12] }.scrape(&running).await, None);
         let client = Client { trusts: &ca, identity: None, versions: &[&TLS13] };
         assert_eq!(client.scrape(&running).await.unwrap().code, 200);
@@ -126,7 +126,7 @@ async fn a_version_that_is_too_old_is_refused() {
         let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap();
         assert_eq!(format!("{:?}", group.name()), "secp256r1");
         let more = "  max_version: TLS12\n  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]\n";
-        let running = start(&ca.identity(), &ca, more, Limits::default()).await;
+        let running = start(&ca.identity(), &ca, more, patient()).await;
         let stream = Client { trusts: &ca, identity: None, versions: BOTH }.connect(&running).await.unwrap();
         let suite = stream.get_ref().1.negotiated_cipher_suite().unwrap();
         assert_eq!(suite.suite().as_str(), Some("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"));
@@ -141,7 +141,7 @@ async fn a_client_certificate_lets_in() {
         let (server, good, bad) = (ca.identity(), ca.identity(), other.identity());
         for (kind, without) in [("RequireAndVerifyClientCert", false), ("VerifyClientCertIfGiven", true)] {
             let more = format!("  client_ca_file: ca.crt\n  client_auth_type: {kind}\n");
-            let running = start(&server, &ca, &more, Limits::default()).await;
+            let running = start(&server, &ca, &more, patient()).await;
             for versions in [&[&TLS12][..], &[&TLS13]] {
                 for (identity, expected) in [(None, without), (Some(&good), true), (Some(&bad), false)] {
                     let reply = Client { trusts: &ca, identity, versions }.scrape(&running).await;
@@ -157,7 +157,7 @@ async fn a_client_certificate_lets_in() {
 async fn a_handshake_has_its_time() {
     within(async {
         let ca = Authority::new();
-        let limits = Limits { handshake: Duration::from_millis(200), ..Limits::default() };
+        let limits = Limits { handshake: Duration::from_millis(200), ..patient() };
         let running = start(&ca.identity(), &ca, "", limits).await;
         assert_eq!(running.send("").await, b"");
         assert_eq!(running.send([0x16, 3, 1]).await, b"");
@@ -170,7 +170,7 @@ async fn a_handshake_has_its_time() {
 async fn a_reload_changes_the_certificate() {
     within(async {
         let (ca, next) = (Authority::new(), Authority::new());
-        let running = start(&ca.identity(), &ca, "", Limits::default()).await;
+        let running = start(&ca.identity(), &ca, "", patient()).await;
         let is_served = async |trusts: &Authority| {
             Client { trusts, identity: None, versions: BOTH }.scrape(&running).await.is_some()
         };
