@@ -40,7 +40,7 @@ async fn no_answer_is_an_error_and_the_next_is_asked_anew() {
             }
         };
         let (outcome, ()) = tokio::join!(scrapes.page(), compute);
-        let outcome = outcome.map(|page| page.text());
+        let outcome = outcome.map(Page::text);
         assert_eq!(outcome.as_deref().map_err(|why| &**why), expected.map(str::as_bytes));
     }
     drop(asks);
