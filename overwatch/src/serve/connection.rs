@@ -29,6 +29,7 @@ use super::{
     counters::{Handler, Phase},
     slots::{Admitted, Slot},
     stream::Watched,
+    unsent::Unsent,
 };
 
 /// hyper has no smaller buffer.
@@ -55,25 +56,50 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Serves to the end.
-    pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, socket: S) {
+    pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, socket: S, unsent: Option<Unsent>) {
+        let is_whole = self.secure(socket).await;
+        let Some(unsent) = unsent else { return };
+        if !is_whole {
+            return unsent.discard();
+        }
+        let slot = Arc::clone(self.place.slot());
+        slot.enter(Phase::Writing);
+        match bounded(pin!(unsent.taken()), &slot, &self.server.settings.limits, stopped(&mut self.stop)).await {
+            // What is left when the server ends is sent by the kernel.
+            Ended::Done(()) | Ended::Stopped => {}
+            Ended::Evicted => unsent.discard(),
+            Ended::TimedOut(phase) => {
+                self.server.counters.timed_out(phase);
+                unsent.discard();
+            }
+        }
+    }
+
+    /// Speaks TLS if that is what is wanted. False if the connection was cut off.
+    async fn secure<S: AsyncRead + AsyncWrite + Unpin>(&mut self, socket: S) -> bool {
         let Some(tls) = &self.security.tls else { return self.speak(socket).await };
         let handshake = pin!(TlsAcceptor::from(Arc::clone(tls)).accept(socket));
         let slot = Arc::clone(self.place.slot());
         match bounded(handshake, &slot, &self.server.settings.limits, stopped(&mut self.stop)).await {
             Ended::Done(Ok(stream)) => {
                 slot.enter(Phase::Header);
-                self.speak(stream).await;
+                self.speak(stream).await
             }
             Ended::Done(Err(_)) => {
                 self.server.counters.failed_handshakes.fetch_add(1, Relaxed);
+                false
             }
-            Ended::TimedOut(phase) => self.server.counters.timed_out(phase),
-            Ended::Evicted | Ended::Stopped => {}
+            Ended::TimedOut(phase) => {
+                self.server.counters.timed_out(phase);
+                false
+            }
+            Ended::Evicted => false,
+            Ended::Stopped => true,
         }
     }
 
-    /// Speaks HTTP/1.
-    async fn speak<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {
+    /// Speaks HTTP/1. False if the connection was cut off.
+    async fn speak<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: S) -> bool {
         let slot = self.place.slot();
         let limits = &self.server.settings.limits;
         let service = service_fn(|request| respond(&self.server, &self.security, slot, request));
@@ -97,9 +123,14 @@ impl Connection {
                 self.server.counters.answered(Handler::Unreadable, 431);
             }
             Ended::Done(Err(error)) if error.is_parse() => self.server.counters.answered(Handler::Unreadable, 400),
-            Ended::TimedOut(phase) => self.server.counters.timed_out(phase),
-            Ended::Done(_) | Ended::Evicted | Ended::Stopped => {}
+            Ended::Done(_) | Ended::Stopped => {}
+            Ended::TimedOut(phase) => {
+                self.server.counters.timed_out(phase);
+                return false;
+            }
+            Ended::Evicted => return false,
         }
+        true
     }
 }
 

@@ -20,6 +20,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod unsent;
 mod users;
 mod yaml;
 
@@ -53,7 +54,8 @@ pub use self::{
     scrape::{Ask, Asks},
 };
 use self::{
-    config::WebConfig, connection::Connection, listen::Socket, scrape::Scrapes, slots::Slots, users::Gate, users::Users,
+    config::WebConfig, connection::Connection, listen::Socket, scrape::Scrapes, slots::Slots, unsent::Unsent,
+    users::Gate, users::Users,
 };
 
 /// How long nothing is accepted after the kernel could not hand a connection over. Nothing frees a file descriptor faster.
@@ -216,7 +218,11 @@ fn take(server: &Arc<Server>, socket: Socket, stop: &watch::Receiver<bool>, conn
     let Some(place) = server.slots.admit(phase) else { return };
     let connection = Connection { server: Arc::clone(server), security, place, stop: stop.clone() };
     match socket {
-        Socket::Tcp(stream) => connections.spawn(connection.run(stream)),
-        Socket::Unix(stream) => connections.spawn(connection.run(stream)),
+        Socket::Tcp(stream) => {
+            let unsent = Unsent::of(&stream).ok();
+            connections.spawn(connection.run(stream, unsent))
+        }
+        // What is sent there is in the reader's memory already.
+        Socket::Unix(stream) => connections.spawn(connection.run(stream, None)),
     };
 }

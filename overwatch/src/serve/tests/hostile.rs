@@ -218,3 +218,58 @@ async fn slow_readers_make_room() {
     })
     .await;
 }
+
+/// Never reads more than a little; the kernel of the server has all of the answer.
+async fn lazy(running: &Running, request: &str) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(running.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+const CLOSE: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+/// Fits into the kernel's buffer.
+const MEDIUM: usize = 2000;
+
+#[tokio::test]
+async fn what_is_not_taken_is_forgotten() {
+    within(async {
+        for request in [CLOSE, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"] {
+            let settings = limited(Limits { write: SHORT, idle: SHORT, ..patient() });
+            let (running, asks) = Running::silent(settings, "").await;
+            tokio::spawn(always(asks, METRICS.repeat(MEDIUM)));
+            let mut stream = lazy(&running, request).await;
+            until(|| running.timeouts(Phase::Writing) + running.timeouts(Phase::Idle) == 1).await;
+            until(|| running.open() == 0).await;
+            assert_eq!(running.requests(Handler::Metrics, 200), 1);
+            // Were it kept, all of it would come now.
+            let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_takes_it_late_gets_all_of_it() {
+    within(async {
+        let (mut running, asks) = Running::silent(limited(patient()), "").await;
+        let metrics = METRICS.repeat(MEDIUM);
+        tokio::spawn(always(asks, metrics.clone()));
+        let streams = [lazy(&running, CLOSE).await, lazy(&running, CLOSE).await];
+        until(|| running.requests(Handler::Metrics, 200) == 2).await;
+        sleep(SHORT).await;
+        // Its place is taken until it has all.
+        assert_eq!(running.open(), 2);
+        let [first, second] = streams;
+        assert_eq!(Reply::parse(&exchange(first, b"").await).body.len(), metrics.len());
+        until(|| running.open() == 1).await;
+        // The end of the server takes nothing away.
+        running.tell_to_stop();
+        running.task.await.unwrap();
+        assert_eq!(Reply::parse(&exchange(second, b"").await).body.len(), metrics.len());
+    })
+    .await;
+}

@@ -97,7 +97,7 @@ async fn a_reload_changes_the_passwords() {
         );
         // All is as it was.
         assert_eq!(running.get_with("/metrics", &old).await.code, 200);
-        assert_eq!(running.open(), 1);
+        until(|| running.open() == 1).await;
 
         write(&running.file("web.yml"), config("new"));
         running.server.reload().unwrap();
