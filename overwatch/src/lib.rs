@@ -2,15 +2,15 @@
 //!
 //! The folders are the way the data goes, and an arrow never points back: [`kernel`] (facts about this host) ->
 //! [`probes`] (facts to plan to attached programs) -> [`collect`] (maps and ring buffer to a sample) -> [`model`]
-//! (samples to a snapshot; pure) -> [`show`] (a snapshot to text). [`serve`] is the HTTP side of the
-//! daemon and knows nothing of them. [`cli`] has one file per verb.
+//! (samples to a snapshot; pure) -> [`show`] (a snapshot to text) and [`export`] (a snapshot to Prometheus). [`cli`] has one file
+//! per verb.
 
 pub mod cli;
 pub mod collect;
+pub mod export;
 pub mod kernel;
 pub mod model;
 pub mod probes;
-pub mod serve;
 pub mod show;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{random::Random, serve::users::tests::hash};
+use crate::{export::http::users::tests::hash, random::Random};
 
 fn parse(text: &str) -> Result<WebConfig, String> {
     WebConfig::parse(text, Path::new("/etc/overwatch"))

@@ -114,7 +114,7 @@ async fn a_socket_of_systemd_is_served() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut child = Command::new("sh")
-            .args(["-c", "exec 3<&0; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" --ignored --exact serve::tests::sockets::serve_what_is_inherited"])
+            .args(["-c", "exec 3<&0; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" --ignored --exact export::http::tests::sockets::serve_what_is_inherited"])
             .arg(std::env::current_exe().unwrap())
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(listener)))
             .stdout(Stdio::null())

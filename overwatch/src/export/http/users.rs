@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::{sync::Semaphore, time::Instant};
 
 #[cfg(test)]
-pub(in crate::serve) mod tests;
+pub(in crate::export::http) mod tests;
 
 /// Checks that run at one time. Whoever guesses passwords takes no more processors than that.
 const CONCURRENT_CHECKS: usize = 2;

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 
 /// The cheapest hash of a password.
-pub(in crate::serve) fn hash(password: &str) -> String {
+pub(in crate::export::http) fn hash(password: &str) -> String {
     let salt = [7; 16];
     let digest = bcrypt::bcrypt(LOWEST_COST, salt, &[password.as_bytes(), &[0]].concat());
     format!("$2y$04${}{}", bcrypt::BASE_64.encode(salt), bcrypt::BASE_64.encode(&digest[..23]))
