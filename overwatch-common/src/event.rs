@@ -19,6 +19,11 @@ pub mod want {
     pub const ALL: u32 = 1;
     /// Of connections that were accepted: that, and when the process stops serving them.
     pub const SERVING: u32 = 2;
+    /// All, and of those that were accepted also the listening socket, as with [`SERVING`].
+    pub const ALL_AND_SERVING: u32 = 3;
+
+    /// From this one on, the listening socket of a connection is wanted.
+    pub const LEAST_WITH_LISTENER: u32 = SERVING;
 }
 
 /// Tells the drain that a process moved bytes over a connection, once per epoch, connection and process.

@@ -86,7 +86,7 @@ pub(crate) fn accept_enter(context: ProbeContext) -> u32 {
 /// kretprobe of inet_csk_accept
 #[kretprobe]
 pub(crate) fn accept_return(context: RetProbeContext) -> u32 {
-    let remembered = kernel::WANT_CHANGES.load() == want::SERVING;
+    let remembered = kernel::WANT_CHANGES.load() >= want::LEAST_WITH_LISTENER;
     accepted(context.ret::<u64>(), if remembered { bytes::returned().unwrap_or(0) } else { 0 });
     0
 }
@@ -99,8 +99,8 @@ pub(crate) fn accept_syscall(context: TracePointContext) -> u32 {
     if result >= 0
         && let Some(sock) = of_descriptor(result as u64)
     {
-        let serving = kernel::WANT_CHANGES.load() == want::SERVING;
-        let listener = if serving { of_descriptor(kernel::syscall_arguments().0) } else { None };
+        let wanted = kernel::WANT_CHANGES.load() >= want::LEAST_WITH_LISTENER;
+        let listener = if wanted { of_descriptor(kernel::syscall_arguments().0) } else { None };
         accepted(sock, listener.unwrap_or(0));
     }
     0

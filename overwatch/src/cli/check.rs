@@ -27,7 +27,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let host = HostFacts::read(root);
     let capacity = Capacity::new(global.max_connections, global.ring_buffer_bytes);
     // The interest that needs most, so that everything is tried.
-    let started = Session::start(&host, root, global.attach.into(), &capacity, Interest::Queues);
+    let started = Session::start(&host, root, global.attach.into(), &capacity, Interest::Service);
     let verdict = match &started {
         Ok(session) => Verdict::Runs {
             attached: session.attached(),

@@ -148,7 +148,7 @@ impl Session {
                 "overwatch check shows what this host offers",
             )
         })?;
-        let look = (interest == Interest::Queues).then(|| Look::prepare(&mut ebpf, &btf));
+        let look = interest.wants_queues().then(|| Look::prepare(&mut ebpf, &btf));
         // Before anything moves: an entry that is announced in no epoch would wait for its next bytes.
         let mut maps = Maps::take(&mut ebpf)?;
         maps.set_epoch(FIRST_EPOCH)?;
@@ -280,7 +280,7 @@ impl Session {
     fn take_sample(&mut self, purpose: Purpose) -> Result<Sample, SessionError> {
         let last = purpose == Purpose::Last;
         let ends_interval = purpose != Purpose::Part;
-        let rows = self.interest == Interest::Rows;
+        let rows = self.interest.wants_rows();
         if rows {
             // First the epoch, then the counters: see `announce` in the kernel side. Where nobody asks for rows it stays, so that
             // each process announces itself once and no more on each connection.

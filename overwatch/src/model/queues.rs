@@ -24,7 +24,7 @@ use super::{
     clock::Clock,
     queue::{Holder, Queue},
     snapshot::address,
-    state::{CLOSE, LISTEN, before_accept},
+    state::{CLOSE, FIN_WAIT1, LAST_ACK, LISTEN, before_accept},
 };
 use crate::collect::{HolderReading, ListenerReading, NamespaceReading, RefusalsSeen, Sample};
 
@@ -127,7 +127,7 @@ impl Queues {
         let ended: HashSet<Key> =
             sample.closed.iter().map(|closed| (closed.sock, closed.connection.created_ns)).collect();
         let changes = std::mem::take(&mut self.later);
-        for change in changes.iter().chain(&sample.changes) {
+        for change in changes.iter().chain(sample.changes.iter().filter(|change| is_of_serving(change))) {
             let key = (change.sock, change.created_ns);
             if self.ended.contains(&key) {
                 // Its end was in the sample before, and has told of everything.
@@ -167,11 +167,7 @@ impl Queues {
 
     fn change(&mut self, change: &Change) {
         let key = (change.sock, change.created_ns);
-        let (old, new) = (u32::from(change.old), u32::from(change.new));
-        if change.role != role::SERVER || old == LISTEN || new == LISTEN {
-            return;
-        }
-        if old == new {
+        if change.old == change.new {
             if change.tgid != 0 && change.time_ns >= self.table_ns && !self.members.contains_key(&key) {
                 self.accept(key, &Accepted::by_change(change));
             }
@@ -350,6 +346,13 @@ impl Queues {
 /// How far a number went on since it was read before; `None` when it was not, since then it counts from before overwatch.
 fn grown(before: &mut Option<u64>, now: u64) -> Option<u64> {
     before.replace(now).map(|before| now.saturating_sub(before))
+}
+
+/// True when a process has begun to serve a client, or may have stopped: the only changes that are told where nobody asks for all of them.
+/// In others, too, both directions may be shut down, but then the process has done so before and is still there.
+fn is_of_serving(change: &Change) -> bool {
+    let may_end = matches!(u32::from(change.new), FIN_WAIT1 | LAST_ACK | CLOSE) && u32::from(change.old) != LISTEN;
+    change.role == role::SERVER && (change.old == change.new || may_end)
 }
 
 /// `None` when it has gone, also where another one is at its address.

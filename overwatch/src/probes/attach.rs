@@ -254,7 +254,7 @@ fn degradations(plan: &TierPlan, attempt: Option<&Attempt>) -> Vec<Degradation> 
         absent.chain(refused).map(|(hook, why)| Degradation { what: hook.target.to_string(), why, loss: hook.loss });
     let limits = TIER_LIMITS
         .iter()
-        .filter(|(tier, interest, _)| *tier == plan.tier && interest.is_none_or(|interest| interest == plan.interest));
+        .filter(|(tier, interest, _)| *tier == plan.tier && interest.is_none_or(|of| plan.interest.includes(of)));
     let limits = limits.map(|(tier, _, loss)| Degradation {
         what: format!("{tier} tier"),
         why: "a limit of this way to attach".to_owned(),

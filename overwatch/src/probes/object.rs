@@ -82,6 +82,8 @@ pub enum Interest {
     Changes,
     /// What waits at the listening sockets, sample by sample, what they refuse, and which changes say who is served.
     Queues,
+    /// All of it, for as long as the host runs.
+    Service,
 }
 
 impl Interest {
@@ -91,7 +93,23 @@ impl Interest {
             Self::Rows | Self::Ends => want::NOTHING,
             Self::Changes => want::ALL,
             Self::Queues => want::SERVING,
+            Self::Service => want::ALL_AND_SERVING,
         }
+    }
+
+    /// True when what `other` wants is wanted.
+    pub fn includes(self, other: Self) -> bool {
+        self == Self::Service || self == other
+    }
+
+    /// True when samples are to tell which connections move bytes.
+    pub fn wants_rows(self) -> bool {
+        self.includes(Self::Rows)
+    }
+
+    /// True when samples are to tell what waits at the listening sockets.
+    pub fn wants_queues(self) -> bool {
+        self.includes(Self::Queues)
     }
 
     /// True when whoever follows the changes needs the table of connections to begin with.
@@ -121,4 +139,26 @@ pub fn load(
         .map_max_entries("EVENTS", capacity.ring_bytes)
         .map_max_entries("OWNERS", u32::try_from(owners).unwrap_or(u32::MAX).max(1))
         .load(OBJECT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_serves_wants_what_each_of_the_others_wants() {
+        // Changes; whether the table, rows and queues are wanted.
+        for (interest, changes, wanted) in [
+            (Interest::Ends, want::NOTHING, (false, false, false)),
+            (Interest::Rows, want::NOTHING, (false, true, false)),
+            (Interest::Changes, want::ALL, (true, false, false)),
+            (Interest::Queues, want::SERVING, (true, false, true)),
+            (Interest::Service, want::ALL_AND_SERVING, (true, true, true)),
+        ] {
+            let found = (interest.needs_table(), interest.wants_rows(), interest.wants_queues());
+            assert_eq!((interest.changes(), found), (changes, wanted), "{interest:?}");
+            assert!(interest.includes(interest) && Interest::Service.includes(interest), "{interest:?}");
+            assert_eq!(changes >= want::LEAST_WITH_LISTENER, interest.wants_queues(), "{interest:?}");
+        }
+    }
 }

@@ -115,9 +115,8 @@ pub fn plan(host: &HostFacts, facts: &KernelFacts, attach: Attach, interest: Int
 
 fn plan_tier(host: &HostFacts, facts: &KernelFacts, tier: Tier, interest: Interest) -> TierPlan {
     let mut plan = TierPlan { tier, interest, hooks: Vec::new(), absent: Vec::new(), impossible: None };
-    let wanted = |hook: &&Hook| {
-        hook.tier.is_none_or(|of| of == tier) && hook.interest.is_none_or(|interest_of| interest_of == interest)
-    };
+    let wanted =
+        |hook: &&Hook| hook.tier.is_none_or(|of| of == tier) && hook.interest.is_none_or(|of| interest.includes(of));
     for hook in HOOKS.iter().filter(wanted) {
         match (absence(host, facts, hook), hook.need) {
             (None, _) => plan.hooks.push(*hook),

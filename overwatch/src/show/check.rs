@@ -145,7 +145,7 @@ fn facts(report: &Report<'_>) -> Vec<Line> {
 /// Plans of this host, for the interest that needs most; empty when it fails the prerequisites.
 fn plans(report: &Report<'_>) -> Vec<TierPlan> {
     plan::prerequisites(report.host)
-        .map_or_else(|_| Vec::new(), |facts| plan::plan(report.host, facts, report.wanted, Interest::Queues))
+        .map_or_else(|_| Vec::new(), |facts| plan::plan(report.host, facts, report.wanted, Interest::Service))
 }
 
 fn degradations<'a>(report: &'a Report<'a>) -> &'a [Degradation] {

@@ -199,7 +199,7 @@ fn what_was_open_before_is_served_but_was_not_accepted_now() {
         (state::ESTABLISHED, 0, 1),
         (state::CLOSE_WAIT, 0, 1),
         (state::FIN_WAIT2, 0, 0),
-        (state::LAST_ACK, 0, 0),
+        (LAST_ACK, 0, 0),
         // Reset while its process is busy.
         (CLOSE, 0, 1),
         (CLOSE, state::ESTABLISHED, 1),

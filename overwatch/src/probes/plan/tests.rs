@@ -134,7 +134,7 @@ fn every_plan_has_its_hooks_in_order_and_sendpage_only_where_it_exists() {
 
 /// What the plans for queues have beside those for rows, and what they do without.
 #[test]
-fn hooks_for_queues_are_in_plans_for_queues_only() {
+fn hooks_for_queues_are_in_plans_of_those_who_want_queues_only() {
     const REFUSALS: [&str; 3] = [
         "syn_received@kprobe:tcp_conn_request",
         "last_ack_v4@kprobe:tcp_v4_syn_recv_sock",
@@ -147,6 +147,8 @@ fn hooks_for_queues_are_in_plans_for_queues_only() {
         for (kprobes, interest) in [
             (true, Interest::Queues),
             (false, Interest::Queues),
+            (true, Interest::Service),
+            (false, Interest::Service),
             (true, Interest::Rows),
             (true, Interest::Ends),
             (true, Interest::Changes),
@@ -159,20 +161,18 @@ fn hooks_for_queues_are_in_plans_for_queues_only() {
                 let more: Vec<_> = hooks(plan).into_iter().filter(|hook| !common.contains(hook)).collect();
                 let absent: Vec<_> = plan.absent.iter().map(|(hook, why)| format!("{}: {why}", hook.target)).collect();
                 let has_reason = ["6.18", "7.2"].contains(&kernel.name);
-                let (expected, missing) = match (interest, plan.tier, kprobes) {
-                    (Interest::Queues, Tier::Fentry, true) => (REFUSALS.to_vec(), Vec::new()),
-                    (Interest::Queues, Tier::Kprobe, true) => ([&[ACCEPT], &REFUSALS[..]].concat(), Vec::new()),
-                    (Interest::Queues, Tier::Fentry, false) => {
+                let (expected, missing) = match (interest.wants_queues(), plan.tier, kprobes) {
+                    (true, Tier::Fentry, true) => (REFUSALS.to_vec(), Vec::new()),
+                    (true, Tier::Kprobe, true) => ([&[ACCEPT], &REFUSALS[..]].concat(), Vec::new()),
+                    (true, Tier::Fentry, false) => {
                         let why = |hook: &str| {
                             let target = hook.split_once('@').unwrap().1;
                             format!("{target}: this kernel is built without kprobes")
                         };
                         (Vec::new(), REFUSALS.map(why).to_vec())
                     }
-                    (Interest::Queues, Tier::Tracepoint, _) if has_reason => (vec![DROPPED], Vec::new()),
-                    (Interest::Queues, Tier::Tracepoint, _) => {
-                        (Vec::new(), vec![format!("tp_btf:kfree_skb: {NO_REASON}")])
-                    }
+                    (true, Tier::Tracepoint, _) if has_reason => (vec![DROPPED], Vec::new()),
+                    (true, Tier::Tracepoint, _) => (Vec::new(), vec![format!("tp_btf:kfree_skb: {NO_REASON}")]),
                     (_, _, true) => (Vec::new(), Vec::new()),
                     // Without kprobes this tier is impossible anyhow.
                     (_, _, false) => continue,

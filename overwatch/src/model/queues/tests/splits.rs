@@ -1,4 +1,4 @@
-//! However often samples are taken within an interval, it tells the same.
+//! However often samples are taken within an interval, and whatever else is told, it tells the same.
 
 use super::*;
 use crate::random::Random;
@@ -12,6 +12,16 @@ const INTERVALS: [u64; 4] = [SECOND, 11 * SECOND, 21 * SECOND, 31 * SECOND];
 /// So much later than its instant a sample is taken.
 const TAKEN_LATER: u64 = 3 * MILLISECOND;
 const ROUNDS: u64 = 15;
+
+/// Which changes are told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Serving,
+    All,
+}
+
+/// From the address of a connection's socket to that of the client's.
+const CLIENTS: u64 = 0x100_0000;
 
 /// A connection's life. What has not happened by the end is at `u64::MAX`.
 struct Visit {
@@ -62,7 +72,7 @@ impl Visit {
     }
 
     /// What is told of it after `from` and until `to`, with the times.
-    fn changes(&self, (from, to): (u64, u64)) -> impl Iterator<Item = Change> {
+    fn changes(&self, wanted: Wanted, (from, to): (u64, u64)) -> impl Iterator<Item = Change> {
         let created_ns = self.established_ns;
         let accept = Change {
             queued_behind: self.queued_behind,
@@ -70,8 +80,40 @@ impl Visit {
             ..accept(self.sock, self.listener, self.seen_ns(), self.accepted_ns)
         };
         let let_go = Change { let_go: 1, ..change(self.sock, created_ns, self.let_go_ns, (1, 4)) };
-        let changes = [Change { created_ns, ..accept }, let_go];
+        let mut changes = vec![Change { created_ns, ..accept }, let_go];
+        if wanted == Wanted::All {
+            changes.extend(self.other_changes());
+        }
         changes.into_iter().filter(move |change| change.time_ns > from && change.time_ns <= to)
+    }
+
+    /// What is told only to those who want all changes: the birth, the handshake, a FIN of the peer's that crosses this end's, and the client's
+    /// own end, where that is on this host.
+    fn other_changes(&self) -> Vec<Change> {
+        let of = |time_ns, states| Change {
+            local_port: self.port(),
+            listener: self.listener,
+            ..change(self.sock, self.established_ns, time_ns, states)
+        };
+        let nobodys = |change| Change { tgid: 0, listener: 0, ..change };
+        let of_client = |time_ns, states| Change {
+            sock: self.sock + CLIENTS,
+            local_port: 50_000,
+            remote_port: self.port(),
+            role: role::CLIENT,
+            listener: 0,
+            ..of(time_ns, states)
+        };
+        let half = self.accepted_ns.saturating_add(self.let_go_ns.saturating_sub(self.accepted_ns) / 2);
+        vec![
+            nobodys(of(self.established_ns, (10, 3))),
+            nobodys(of(self.established_ns, (3, 1))),
+            of(half, (1, 4)),
+            Change { let_go: 1, ..of(half, (4, 11)) },
+            of_client(self.established_ns, (7, 2)),
+            of_client(self.established_ns, (1, 1)),
+            Change { let_go: 1, ..of_client(half, (1, 4)) },
+        ]
     }
 
     fn closed(&self) -> ClosedConnection {
@@ -134,9 +176,9 @@ impl Script {
     }
 
     /// The sample at `now`, where the one before was at `before`.
-    fn sample(&self, before: u64, now: u64) -> Sample {
+    fn sample(&self, wanted: Wanted, before: u64, now: u64) -> Sample {
         let taken = (before + TAKEN_LATER, now + TAKEN_LATER);
-        let mut changes: Vec<Change> = self.visits.iter().flat_map(|visit| visit.changes(taken)).collect();
+        let mut changes: Vec<Change> = self.visits.iter().flat_map(|visit| visit.changes(wanted, taken)).collect();
         changes.sort_by_key(|change| change.time_ns);
         let ended = self.visits.iter().filter(|visit| visit.ended_ns > taken.0 && visit.ended_ns <= taken.1);
         let mut counters = Counters::default();
@@ -157,12 +199,12 @@ impl Script {
     }
 
     /// What the intervals tell when samples are also taken at these times.
-    fn told(&self, between: &[u64]) -> Vec<Told> {
+    fn told(&self, wanted: Wanted, between: &[u64]) -> Vec<Told> {
         let mut times: Vec<u64> = between.iter().chain(&INTERVALS).copied().collect();
         times.sort_unstable();
         let (mut queues, mut before, mut told) = (Queues::default(), 0, Vec::new());
         for now in times {
-            let sample = self.sample(before, now);
+            let sample = self.sample(wanted, before, now);
             if INTERVALS.contains(&now) {
                 told.push(queues.update(&sample));
             } else {
@@ -187,17 +229,18 @@ fn between(random: &mut Random) -> Vec<u64> {
 }
 
 #[test]
-fn an_interval_tells_the_same_however_often_samples_are_taken() {
+fn an_interval_tells_the_same_however_often_samples_are_taken_and_whatever_else_is_told() {
     let mut random = Random::new(13);
     let (mut accepts, mut refused, mut served, mut of_new) = (0, 0, 0, 0);
     for round in 0..ROUNDS {
         let script = Script::random(&mut random);
-        let whole = script.told(&[]);
-        for _ in 0..3 {
+        let whole = script.told(Wanted::Serving, &[]);
+        assert_eq!(script.told(Wanted::All, &[]), whole, "round {round}, all changes");
+        for wanted in [Wanted::Serving, Wanted::All, Wanted::Serving, Wanted::All] {
             let between = between(&mut random);
-            let parts = script.told(&between);
+            let parts = script.told(wanted, &between);
             for (interval, (part, whole)) in parts.iter().zip(&whole).enumerate() {
-                assert_eq!(part, whole, "round {round}, interval {interval}, {} samples", between.len());
+                assert_eq!(part, whole, "round {round}, interval {interval}, {wanted:?}, {} samples", between.len());
             }
         }
         for row in whole.iter().flat_map(|told| &told.queues) {
