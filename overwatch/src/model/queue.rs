@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+pub use self::wait_totals::{WAIT_EDGES, WaitTotals};
 use super::{
     filter::{Filter, Subject},
     state::{CLOSE, CLOSE_WAIT},
@@ -17,6 +18,7 @@ pub use crate::kernel::{activity::Threads, throttling::Throttling};
 pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
+mod wait_totals;
 
 /// A number that grows: in this interval, and since overwatch started or the socket began to listen, whichever was later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,6 +169,8 @@ pub struct Queue {
     pub waiting_total: u64,
     /// How long those had waited that were accepted in this interval; `None` when there were none, or it is not known.
     pub accept_waits: Option<Waits>,
+    /// The same of all accepts since the start.
+    pub accept_wait_totals: WaitTotals,
 }
 
 /// At most so many waiting clients are shown by name: the kernel side walks no further.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Count, Holder, Queue, Row, Snapshot, Threads, Throttling, Waiting, Waits};
+use super::{Count, Holder, Queue, Row, Snapshot, Threads, Throttling, WaitTotals, Waiting, Waits};
 use crate::model::verdict::{Cause, Level, Verdict};
 
 pub(crate) fn at(seconds: u64) -> SystemTime {
@@ -76,6 +76,11 @@ pub(crate) fn row() -> Row {
             p99: Duration::from_millis(300),
             max: Duration::from_millis(4_000),
         }),
+        accept_wait_totals: WaitTotals {
+            at_most: [0, 20, 22, 25, 30, 31, 32, 33, 35, 36, 38, 40, 40, 40, 40],
+            count: 40,
+            sum: Duration::from_millis(13_500),
+        },
     };
     let verdict = Verdict {
         level: Level::Saturated,
@@ -116,6 +121,7 @@ pub(crate) fn unknown_row() -> Row {
         waiting: Vec::new(),
         waiting_total: 0,
         accept_waits: None,
+        accept_wait_totals: WaitTotals::default(),
         ..row().queue
     };
     Row { queue, verdict: Verdict::ok() }

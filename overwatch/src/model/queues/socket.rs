@@ -14,7 +14,7 @@ use crate::{
     collect::{ListenerReading, NamespaceReading, RefusalsSeen},
     model::{
         clock::Clock,
-        queue::{Count, Queue, Waiting, Waits},
+        queue::{Count, Queue, WaitTotals, Waiting, Waits},
         snapshot::address,
     },
 };
@@ -60,6 +60,7 @@ pub(super) struct Socket {
     syn_queue: [u64; 2],
     peak: u32,
     waits: Option<Waited>,
+    wait_totals: WaitTotals,
     /// Since when clients wait whose arrival was not seen, by connection.
     waiting_since_ns: HashMap<u64, u64>,
     somaxconn: Option<u32>,
@@ -123,6 +124,7 @@ impl Socket {
             syn_queue: [0; 2],
             peak: 0,
             waits: None,
+            wait_totals: WaitTotals::default(),
             waiting_since_ns: HashMap::new(),
             somaxconn: None,
             syncookies: None,
@@ -150,6 +152,7 @@ impl Socket {
         };
         let Some(since_ns) = since_ns else { return };
         let waited = Duration::from_nanos(seen.accepted_ns.saturating_sub(since_ns));
+        self.wait_totals.add(waited);
         if self.waits.is_none() {
             self.waits = Waited::new();
         }
@@ -270,6 +273,7 @@ impl Socket {
             waiting_total: reading.accept_queue.into(),
             waiting,
             accept_waits: self.waits.take().map(|waits| waits.summary()),
+            accept_wait_totals: self.wait_totals,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     kernel::netstat::{Limits, Overflows},
     model::{
         fixtures::{bytes, change, connection, listener, sample},
-        queue::Count,
+        queue::{Count, WaitTotals},
     },
 };
 
@@ -424,6 +424,29 @@ fn waits_are_right_to_a_percent() {
         let error = (is.as_secs_f64() * 1_000.0 / milliseconds - 1.0).abs();
         assert!(error < 0.01, "{is:?} instead of {milliseconds} ms");
     }
+}
+
+#[test]
+fn waits_are_also_counted_since_the_start_where_they_are_known() {
+    let mut queues = Queues::default();
+    let waited = |sock, millis| accept(sock, FIRST, SECOND, SECOND + millis * MILLISECOND);
+    // Accepts of an interval, how many had waited 10 ms at most, one second at most, any time, and for how long together.
+    let unknown = || vec![accept(9, FIRST, 0, 3 * SECOND)];
+    for (second, changes, expected) in [
+        (2, vec![waited(1, 4), waited(2, 40), waited(3, 400)], (1, 3, 3, 444)),
+        (3, unknown(), (1, 3, 3, 444)),
+        (4, Vec::new(), (1, 3, 3, 444)),
+        (5, vec![waited(4, 10), waited(5, 3_500)], (2, 4, 5, 3_954)),
+    ] {
+        let told = queues.update(&Sample { changes, ..at(second, vec![reading(FIRST)]) });
+        let totals = told.queues[0].accept_wait_totals;
+        let millis = totals.sum.as_millis() as u64;
+        assert_eq!((totals.at_most[3], totals.at_most[9], totals.count, millis), expected, "{second}");
+    }
+    // Another socket at the same address begins with none.
+    let anew = ListenerReading { listener: listener(SECOND + 5, "10.0.0.1"), ..reading(FIRST) };
+    let told = queues.update(&at(6, vec![anew]));
+    assert_eq!(told.queues[0].accept_wait_totals, WaitTotals::default());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use super::super::{Judge, Thresholds, Verdict};
 use crate::model::{
-    queue::{Count, Holder, MOST_WAITING, Queue, Threads, Waiting, Waits},
+    queue::{Count, Holder, MOST_WAITING, Queue, Threads, WaitTotals, Waiting, Waits},
     state::ESTABLISHED,
 };
 
@@ -63,6 +63,7 @@ pub(super) fn idle(listener: u64) -> Queue {
         waiting: Vec::new(),
         waiting_total: 0,
         accept_waits: None,
+        accept_wait_totals: WaitTotals::default(),
     }
 }
 
