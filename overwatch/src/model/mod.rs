@@ -9,6 +9,7 @@ pub mod listeners;
 pub mod open;
 pub mod queue;
 pub mod queues;
+pub mod services;
 pub mod snapshot;
 mod state;
 pub mod states;

@@ -1,4 +1,4 @@
-//! What is open: per listener, per owner and per remote address.
+//! What is open: per listener, per owner, per remote address and per state.
 //!
 //! Invariant: each count is the number of members that name its key, and no key stands there with 0. Every change of
 //! membership adds or takes off what that member has been counted as, so no count can go below 0, and when nothing is
@@ -29,7 +29,7 @@ use overwatch_common::{
 use self::tally::{Owner, Place, Tally};
 use super::{
     listeners::{Listeners, Listening},
-    snapshot::{Process, address},
+    snapshot::{Process, Role, address},
     state::{CLOSE, LISTEN, before_accept},
 };
 use crate::collect::Sample;
@@ -91,15 +91,56 @@ pub struct RemoteOpen {
 }
 
 /// A connection's life: the socket's address, and when it was born.
-type Key = (u64, u64);
+pub(super) type Key = (u64, u64);
 
 /// What a connection is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Member {
+pub(super) struct Member {
     listener: Option<Place>,
     owner: Option<Owner>,
-    waiting: bool,
+    /// Nobody has accepted it.
+    pub(super) waiting: bool,
     remote: Option<IpAddr>,
+    pub(super) ends: Ends,
+    /// TCP state, the kernel's number.
+    state: u32,
+    /// It was open before overwatch, or its beginning was not seen.
+    pub(super) is_partial: bool,
+}
+
+/// Which service a connection is of, as far as its two ends tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ends {
+    /// Network namespace, inode number.
+    pub(super) netns: u32,
+    /// Who opened it; `None` when it is not known.
+    pub(super) role: Option<Role>,
+    /// 0 when it is not known.
+    pub(super) local_port: u16,
+    /// Likewise.
+    pub(super) remote_port: u16,
+}
+
+impl Ends {
+    pub(super) fn of(connection: &Connection) -> Self {
+        Self {
+            netns: connection.netns,
+            role: Role::from_number(connection.role),
+            local_port: connection.local_port,
+            remote_port: connection.remote_port,
+        }
+    }
+
+    /// What was known before goes on to be known.
+    fn or(self, before: Self) -> Self {
+        let known = |now: u16, before| if now == 0 { before } else { now };
+        Self {
+            netns: self.netns,
+            role: self.role.or(before.role),
+            local_port: known(self.local_port, before.local_port),
+            remote_port: known(self.remote_port, before.remote_port),
+        }
+    }
 }
 
 /// The model of what is open. Feed it samples, ask it at any time.
@@ -110,6 +151,8 @@ pub struct Open {
     tally: Tally,
     /// What ended in the last sample.
     ended: HashSet<Key>,
+    /// What the last sample has made a member, or another, or none any more.
+    changed: Vec<Key>,
     /// When the last table was read.
     table_ns: u64,
 }
@@ -118,11 +161,13 @@ impl Open {
     /// Takes in what a sample tells.
     pub fn update(&mut self, sample: &Sample) {
         self.listeners.update(sample);
+        self.changed = Vec::new();
         let (ended, before) = (ends_of(sample), std::mem::take(&mut self.ended));
         let is_over = |key: &Key| ended.contains(key) || before.contains(key);
         for key in &ended {
             if let Some(member) = self.members.remove(key) {
                 self.tally.take_off(&member);
+                self.changed.push(*key);
             }
         }
         if let Some(table) = &sample.table {
@@ -135,6 +180,7 @@ impl Open {
                     self.put(key, &Sighting::from_table(connection), known.get(&key));
                 }
             }
+            self.changed.extend(known.into_keys().filter(|key| !self.members.contains_key(key)));
         } else {
             for change in sample.changes.iter().filter(|change| is_connection(change)) {
                 let key = (change.sock, change.created_ns);
@@ -183,6 +229,40 @@ impl Open {
         OpenCounts { open_connections: self.members.len() as u64, listeners, owners, remotes }
     }
 
+    /// Open connections by TCP state, the kernel's number; states in which there is none are left out.
+    pub fn states(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.tally.states()
+    }
+
+    /// Connections that are not in CLOSE.
+    pub fn open_connections(&self) -> u64 {
+        self.members.len() as u64
+    }
+
+    /// Who listens.
+    pub(super) fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
+    /// What the last sample has made a member, or another, or none any more. One may be there twice.
+    pub(super) fn changed(&self) -> &[Key] {
+        &self.changed
+    }
+
+    /// What it is counted as; `None` when it is not open.
+    pub(super) fn member(&self, key: &Key) -> Option<&Member> {
+        self.members.get(key)
+    }
+
+    /// Whose it is: where nobody has accepted it, of the process that listens. `None` when that is not known.
+    pub(super) fn process_of(&self, (_, created_ns): &Key, member: &Member) -> Option<Process> {
+        let listening = || {
+            let Place { netns, local_addr, local_port } = member.listener.filter(|_| member.waiting)?;
+            self.listeners.of(netns, local_addr, local_port, *created_ns)?.process.clone()
+        };
+        member.owner.and_then(|owner| owner.process()).or_else(listening)
+    }
+
     /// Makes it a member, or a known one what it is now.
     fn put(&mut self, key: Key, sighting: &Sighting, known: Option<&Member>) {
         let member = Member {
@@ -192,7 +272,14 @@ impl Open {
             // Accepted once, accepted for ever.
             waiting: sighting.waiting && known.is_none_or(|known| known.waiting),
             remote: sighting.remote.or_else(|| known.and_then(|known| known.remote)),
+            ends: known.map_or(sighting.ends, |known| sighting.ends.or(known.ends)),
+            // Who only tells of an owner may have looked at the state a moment before another CPU changed it.
+            state: known.filter(|_| !sighting.is_transition).map_or(sighting.state, |known| known.state),
+            is_partial: sighting.is_partial || known.is_some_and(|known| known.is_partial),
         };
+        if known != Some(&member) {
+            self.changed.push(key);
+        }
         if let Some(before) = self.members.insert(key, member) {
             self.tally.take_off(&before);
         }
@@ -200,36 +287,42 @@ impl Open {
     }
 
     fn listener_of(&self, (_, created_ns): Key, sighting: &Sighting) -> Option<Place> {
-        if sighting.role != role::SERVER {
-            return None;
-        }
-        let of = self.listeners.of(sighting.netns, sighting.local_addr, sighting.local_port, created_ns);
+        let Ends { netns, role: Some(Role::Server), local_port, .. } = sighting.ends else { return None };
+        let of = self.listeners.of(netns, sighting.local_addr, local_port, created_ns);
         of.map(Place::of)
     }
 }
 
 /// What a change or an entry of the table tells of a connection that is open.
 struct Sighting {
-    netns: u32,
+    ends: Ends,
     local_addr: IpAddr,
-    local_port: u16,
     remote: Option<IpAddr>,
-    role: u8,
     owner: Option<Owner>,
     waiting: bool,
+    state: u32,
+    /// The state is as it was read under the socket's lock.
+    is_transition: bool,
+    is_partial: bool,
 }
 
 impl Sighting {
     fn from_change(change: &Change) -> Self {
         let owner = Owner::known(change.tgid, change.comm, change.cgroup_id);
         Self {
-            netns: change.netns,
+            ends: Ends {
+                netns: change.netns,
+                role: Role::from_number(change.role),
+                local_port: change.local_port,
+                remote_port: change.remote_port,
+            },
             local_addr: address(change.local_addr),
-            local_port: change.local_port,
             remote: (change.remote_port != 0).then(|| address(change.remote_addr)),
-            role: change.role,
             owner,
             waiting: change.role == role::SERVER && owner.is_none() && before_accept(u32::from(change.new)),
+            state: change.new.into(),
+            is_transition: change.old != change.new,
+            is_partial: false,
         }
     }
 
@@ -237,13 +330,14 @@ impl Sighting {
         let owner = Owner::known(connection.tgid, connection.comm, connection.cgroup_id);
         let accepted = connection.is_accepted();
         Self {
-            netns: connection.netns,
+            ends: Ends::of(connection),
             local_addr: address(connection.local_addr),
-            local_port: connection.local_port,
             remote: (connection.remote_port != 0).then(|| address(connection.remote_addr)),
-            role: connection.role,
             owner,
             waiting: connection.role == role::SERVER && !accepted && before_accept(connection.state),
+            state: connection.state,
+            is_transition: true,
+            is_partial: connection.flags & flag::PARTIAL != 0,
         }
     }
 }

@@ -10,7 +10,7 @@ use overwatch_common::connection::{COMM_LEN, role};
 use super::filter::Subject;
 
 /// Who opened a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// This end called connect.
     Client,

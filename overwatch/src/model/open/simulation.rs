@@ -378,7 +378,8 @@ impl Simulation {
         let counts = self.model.counts();
         self.most = self.most.max(counts.open_connections);
         if exact {
-            assert_eq!(counts, truth, "sample {}", self.samples);
+            assert_eq!(counts, truth.0, "sample {}", self.samples);
+            assert_eq!(self.model.states().collect::<BTreeMap<_, _>>(), truth.1, "sample {}", self.samples);
             self.compared += 1;
         }
         for socket in self.listening.iter_mut().filter(|socket| listening.contains(&socket.sock)) {
@@ -394,8 +395,17 @@ impl Simulation {
         })
     }
 
+    /// What is open, and in which states.
+    fn truth(&self) -> (OpenCounts, BTreeMap<u32, u64>) {
+        let mut states = BTreeMap::new();
+        for socket in &self.open {
+            *states.entry(socket.entry.state).or_default() += 1;
+        }
+        (self.counts(), states)
+    }
+
     /// Counts the kernel's sockets, each question by itself.
-    fn truth(&self) -> OpenCounts {
+    fn counts(&self) -> OpenCounts {
         let lowest = |place| {
             let pids = self.listening.iter().filter(|socket| socket.place == place).map(|socket| socket.listener.tgid);
             pids.min().and_then(|tgid| Process::from_kernel(tgid, &name(tgid), 9))

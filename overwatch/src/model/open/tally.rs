@@ -12,10 +12,10 @@ use super::{ListenerOpen, Listening, Member, Process};
 
 /// An address that is listened at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Place {
-    netns: u32,
-    local_addr: IpAddr,
-    local_port: u16,
+pub(in crate::model) struct Place {
+    pub(super) netns: u32,
+    pub(super) local_addr: IpAddr,
+    pub(super) local_port: u16,
 }
 
 impl Place {
@@ -32,7 +32,7 @@ impl Place {
 
 /// A process, without its name on the heap: there is one for every connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Owner {
+pub(in crate::model) struct Owner {
     tgid: u32,
     comm: [u8; COMM_LEN],
     cgroup_id: u64,
@@ -58,6 +58,7 @@ pub(super) struct Tally {
     waiting: HashMap<Place, u64>,
     owners: HashMap<Option<Owner>, u64>,
     remotes: HashMap<IpAddr, u64>,
+    states: HashMap<u32, u64>,
 }
 
 impl Tally {
@@ -67,6 +68,7 @@ impl Tally {
         count(&mut self.waiting, waits_at);
         count(&mut self.owners, waits_at.is_none().then_some(member.owner));
         count(&mut self.remotes, member.remote);
+        count(&mut self.states, Some(member.state));
     }
 
     /// What was added before, and only that.
@@ -76,6 +78,7 @@ impl Tally {
         discount(&mut self.waiting, waits_at);
         discount(&mut self.owners, waits_at.is_none().then_some(member.owner));
         discount(&mut self.remotes, member.remote);
+        discount(&mut self.states, Some(member.state));
     }
 
     /// Open, and of these waiting.
@@ -90,6 +93,10 @@ impl Tally {
 
     pub(super) fn remotes(&self) -> impl Iterator<Item = (IpAddr, u64)> {
         self.remotes.iter().map(|(remote, open)| (*remote, *open))
+    }
+
+    pub(super) fn states(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.states.iter().map(|(state, open)| (*state, *open))
     }
 }
 
