@@ -3,10 +3,11 @@
 //! The folders are the way the data goes, and an arrow never points back: [`kernel`] (facts about this host) ->
 //! [`probes`] (facts to plan to attached programs) -> [`collect`] (maps and ring buffer to a sample) -> [`model`]
 //! (samples to a snapshot; pure) -> [`show`] (a snapshot to text) and [`export`] (a snapshot to Prometheus). [`cli`] has one file
-//! per verb.
+//! per verb, and [`config`] says what the daemon can be told.
 
 pub mod cli;
 pub mod collect;
+pub mod config;
 pub mod export;
 pub mod kernel;
 pub mod model;

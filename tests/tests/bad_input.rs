@@ -97,7 +97,13 @@ fn bad_arguments() -> Result<()> {
         &["top", "-o", "xml", "1", "1"],
         &["top", "--attach", "magic", "1", "1"],
         &["top", "-4", "-6", "1", "1"],
+        &["top", "--config", "/dev/null", "1", "1"],
         &["check", "--no-such-flag"],
+        &["check", "--config", "/no/such/file"],
+        &["check", "--config", "/proc/version"],
+        &["serve", "--config", "/no/such/file"],
+        &["serve", "--web.listen-address", "9752"],
+        &["serve", "--series.ports", "0"],
         &["no-such-verb"],
     ];
     let mut problems = Vec::new();

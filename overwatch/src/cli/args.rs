@@ -1,14 +1,24 @@
 //! Arguments: what was typed. No I/O here.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 mod listeners;
+mod serve;
 
-pub use self::listeners::{Explain, ListenerFilter, Listeners, ThresholdArguments};
-use crate::probes::{catalogue::Tier, object::Capacity, plan::Attach};
+pub use self::{
+    listeners::{Explain, ListenerFilter, Listeners},
+    serve::{Serve, SettingsArguments, ThresholdArguments},
+};
+use crate::{
+    config::{
+        Given, Setting, attach_name, seconds_within,
+        table::{ATTACH, MAX_CONNECTIONS, RING_BUFFER_BYTES},
+    },
+    probes::{catalogue::Tier, object::Capacity, plan::Attach},
+};
 
 /// Shortest interval: below it the drain itself would be what is seen.
 const SHORTEST_SECONDS: f64 = 0.1;
@@ -35,6 +45,7 @@ Examples:
   sudo overwatch states              every TCP state transition
   sudo overwatch life                every connection as it ends: how long, how much, and how it ended
   sudo overwatch open                how many connections are open, and whose
+  sudo overwatch serve               the daemon: metrics for Prometheus
   sudo overwatch check               can this host run it, and how";
 
 const TOP_EXAMPLES: &str = "\
@@ -81,6 +92,24 @@ Examples:
 Verdicts: ok, busy (a queue, short waits), saturated (clients wait too long), overflowing (connections are refused).
 Exit codes: 0 done, 1 failed while running, 2 bad arguments, 3 this host cannot run it.";
 
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  sudo overwatch serve                                        metrics at http://127.0.0.1:9752/metrics
+  sudo overwatch serve --config /etc/overwatch/overwatch.toml as the file says; flags win over it
+  sudo overwatch serve --web.listen-address :9752 --web.config.file web.yml
+                                                              for other hosts, with TLS and passwords
+
+SIGHUP reads the files again, SIGTERM and Ctrl-C end it. docs/configuration.md has every setting.
+Exit codes: 0 done, 1 failed while running, 2 bad arguments or configuration, 3 this host cannot run it.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  sudo overwatch check                                        what this host offers, and what was attached
+  sudo overwatch check -o json --attach kprobe                whether it can run with kprobes, for a script
+  overwatch check --config /etc/overwatch/overwatch.toml      whether that file can be used; attaches nothing
+
+Exit codes: 0 it can, 1 failed while running, 2 bad arguments or configuration, 3 this host cannot run it.";
+
 /// A verb.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -99,8 +128,32 @@ pub enum Command {
     /// Why a server does not answer: each listening socket's queue, waiting clients and verdict, the worst first
     #[command(after_help = LISTENERS_EXAMPLES)]
     Listeners(Listeners),
-    /// Can this host run it: what it offers, what was attached, what is missing and why
+    /// The daemon: metrics for Prometheus, over HTTP
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Serve),
+    /// Can this host run it: what it offers, what was attached, what is missing and why; with --config, can that file be used
+    #[command(after_help = CHECK_EXAMPLES)]
     Check,
+}
+
+impl Command {
+    /// Its word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Top(_) => "top",
+            Self::States(_) => "states",
+            Self::Life(_) => "life",
+            Self::Open(_) => "open",
+            Self::Listeners(_) => "listeners",
+            Self::Serve(_) => "serve",
+            Self::Check => "check",
+        }
+    }
+
+    /// Whether it knows what to do with `--config`.
+    pub fn takes_config(&self) -> bool {
+        matches!(self, Self::Serve(_) | Self::Check)
+    }
 }
 
 /// Flags of every verb.
@@ -109,22 +162,64 @@ pub struct Global {
     /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
     pub output: Output,
-    /// How to attach: the first way that works, or this one only
-    #[arg(long, global = true, value_enum, default_value_t = AttachChoice::Auto, value_name = "TIER")]
-    pub attach: AttachChoice,
-    /// Connections that are known at one time; beyond it bytes are counted as unattributed
-    #[arg(long, global = true, value_name = "N", default_value_t = Capacity::DEFAULT_CONNECTIONS,
-          value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
-    pub max_connections: u32,
-    /// Size of the ring buffer in which the kernel side tells of events: a power of two, at least a page
-    #[arg(long, global = true, value_name = "N", default_value_t = Capacity::DEFAULT_RING_BYTES, value_parser = ring_bytes)]
-    pub ring_buffer_bytes: u32,
+    /// How to attach; `None` when it was not given.
+    #[arg(long, global = true, value_enum, value_name = "TIER", help = help(&ATTACH))]
+    pub attach: Option<AttachChoice>,
+    /// Connections that are known at one time; `None` when it was not given.
+    #[arg(long, global = true, value_name = "N", value_parser = number_for(&MAX_CONNECTIONS), help = help(&MAX_CONNECTIONS))]
+    pub max_connections: Option<u32>,
+    /// Size of the ring buffer; `None` when it was not given.
+    #[arg(long, global = true, value_name = "N", value_parser = number_for(&RING_BUFFER_BYTES), help = help(&RING_BUFFER_BYTES))]
+    pub ring_buffer_bytes: Option<u32>,
+    /// Configuration file of serve, which check can check; docs/configuration.md describes it
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Say more on standard error
     #[arg(short, long, global = true)]
     pub verbose: bool,
     /// Use colour
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
+}
+
+impl Global {
+    /// How to attach.
+    pub fn attach(&self) -> Attach {
+        self.attach.map_or(Attach::Auto, Attach::from)
+    }
+
+    /// The sizes of the maps.
+    pub fn capacity(&self) -> Capacity {
+        Capacity::new(
+            self.max_connections.unwrap_or(Capacity::DEFAULT_CONNECTIONS),
+            self.ring_buffer_bytes.unwrap_or(Capacity::DEFAULT_RING_BYTES),
+        )
+    }
+
+    /// What was given of that, as settings.
+    pub fn given(&self) -> Vec<Given> {
+        let given = |setting, text: Option<String>| text.map(|text| Given { setting, texts: vec![text] });
+        let settings = [
+            given(&ATTACH, self.attach.map(|choice| attach_name(choice.into()).to_owned())),
+            given(&MAX_CONNECTIONS, self.max_connections.map(|number| number.to_string())),
+            given(&RING_BUFFER_BYTES, self.ring_buffer_bytes.map(|number| number.to_string())),
+        ];
+        settings.into_iter().flatten().collect()
+    }
+}
+
+/// What help says of a setting's flag.
+fn help(setting: &Setting) -> String {
+    // The values of a choice are listed by the parser.
+    let description = if setting.key == ATTACH.key { setting.help.to_owned() } else { setting.description() };
+    format!("{description} [default: {}]", setting.default().typed())
+}
+
+fn number_for(setting: &'static Setting) -> impl Fn(&str) -> Result<u32, String> + Clone {
+    move |text| {
+        setting.kind.check(text)?;
+        text.parse().map_err(|_| "not a number".to_owned())
+    }
 }
 
 /// Output format.
@@ -260,24 +355,6 @@ fn interval(text: &str) -> Result<Duration, String> {
     seconds_within(text, SHORTEST_SECONDS, LONGEST_SECONDS)
 }
 
-fn seconds_within(text: &str, least: f64, most: f64) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    if !(least..=most).contains(&seconds) {
-        return Err(format!("must be from {least} to {most} seconds"));
-    }
-    // What is left below zero is minus nothing.
-    Ok(Duration::from_secs_f64(seconds.abs()))
-}
-
-/// What the kernel takes for a ring buffer's size (`ringbuf_map_alloc`, kernel/bpf/ringbuf.c).
-fn ring_bytes(text: &str) -> Result<u32, String> {
-    let bytes: u32 = text.parse().map_err(|_| "not a number of bytes".to_owned())?;
-    if !bytes.is_power_of_two() || !(4_096..=1 << 30).contains(&bytes) {
-        return Err("must be a power of two from 4096 to 1073741824".to_owned());
-    }
-    Ok(bytes)
-}
-
 /// A network, or an address, which is a network of one.
 fn network(text: &str) -> Result<IpNet, String> {
     let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
@@ -327,6 +404,10 @@ mod tests {
             "overwatch top --ring-buffer-bytes 0",
             "overwatch top --ring-buffer-bytes 2048",
             "overwatch top --ring-buffer-bytes 5000",
+            "overwatch top --max-connections 4194305",
+            "overwatch top --max-connections many",
+            "overwatch top --series.ports 5",
+            "overwatch top --config",
             "overwatch top --attach bpf",
             "overwatch top -o xml",
         ] {
@@ -349,5 +430,40 @@ mod tests {
         for (text, network) in [("10.0.0.1", "10.0.0.1/32"), ("::1", "::1/128"), ("10.0.0.0/8", "10.0.0.0/8")] {
             assert_eq!(super::network(text).unwrap(), network.parse::<IpNet>().unwrap());
         }
+    }
+
+    #[test]
+    fn what_was_given_for_every_verb_is_known() {
+        let of = |line: &str| {
+            let global = parse(line).unwrap().global;
+            let given: Vec<_> = global.given().into_iter().map(|given| (given.setting.key, given.texts)).collect();
+            (global.attach(), global.capacity(), given)
+        };
+        let plain = Capacity::new(Capacity::DEFAULT_CONNECTIONS, Capacity::DEFAULT_RING_BYTES);
+        assert_eq!(of("overwatch top"), (Attach::Auto, plain, vec![]));
+        let texts = |key, text: &str| (key, vec![text.to_owned()]);
+        assert_eq!(
+            of("overwatch --attach kprobe serve --max-connections 5 --ring-buffer-bytes 4096"),
+            (
+                Attach::Only(Tier::Kprobe),
+                Capacity::new(5, 4096),
+                vec![texts("attach", "kprobe"), texts("max_connections", "5"), texts("ring_buffer_bytes", "4096")]
+            )
+        );
+        assert_eq!(of("overwatch serve --attach auto").2, [texts("attach", "auto")]);
+        let choices = AttachChoice::value_variants().iter();
+        let words = choices.map(|choice| choice.to_possible_value().unwrap().get_name().to_owned());
+        let names = AttachChoice::value_variants().iter().map(|choice| attach_name((*choice).into()));
+        assert!(words.eq(names));
+    }
+
+    #[test]
+    fn two_verbs_take_a_file() {
+        let takes = ["top", "states", "life", "open", "listeners", "serve", "check"].map(|verb| {
+            let arguments = parse(&format!("overwatch {verb} --config f")).unwrap();
+            assert_eq!((arguments.command.name(), arguments.global.config), (verb, Some("f".into())));
+            arguments.command.takes_config()
+        });
+        assert_eq!(takes, [false, false, false, false, false, true, true]);
     }
 }

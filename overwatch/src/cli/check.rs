@@ -13,11 +13,7 @@ use super::{
 use crate::{
     collect::{Session, SessionError},
     kernel::{host::HostFacts, processes},
-    probes::{
-        attach::Outcome,
-        catalogue::Hook,
-        object::{Capacity, Interest},
-    },
+    probes::{attach::Outcome, catalogue::Hook, object::Interest},
     show::check::{self, Report, Verdict},
 };
 
@@ -25,9 +21,9 @@ use crate::{
 pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let root = Path::new("/");
     let host = HostFacts::read(root);
-    let capacity = Capacity::new(global.max_connections, global.ring_buffer_bytes);
+    let capacity = global.capacity();
     // The interest that needs most, so that everything is tried.
-    let started = Session::start(&host, root, global.attach.into(), &capacity, Interest::Service);
+    let started = Session::start(&host, root, global.attach(), &capacity, Interest::Service);
     let verdict = match &started {
         Ok(session) => Verdict::Runs {
             attached: session.attached(),
@@ -47,7 +43,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let report = Report {
         host: &host,
         capacity: &capacity,
-        wanted: global.attach.into(),
+        wanted: global.attach(),
         resident_memory_bytes: processes::resident_memory_bytes(root),
         verdict,
     };

@@ -6,6 +6,8 @@ mod intervals;
 mod listeners;
 mod open;
 mod output;
+mod serve;
+mod settings;
 mod stream;
 mod top;
 mod watch;
@@ -55,12 +57,20 @@ impl From<io::Error> for Failure {
 /// Runs a parsed command line.
 pub fn run(arguments: args::Arguments) -> ExitCode {
     let result = match arguments.command {
+        command if arguments.global.config.is_some() && !command.takes_config() => Err(Failure::Arguments(format!(
+            "--config is for serve and check: {} reads no configuration file",
+            command.name()
+        ))),
         Command::Top(top) => top::run(&arguments.global, &top),
         Command::States(states) => stream::states(&arguments.global, &states),
         Command::Life(life) => stream::life(&arguments.global, &life),
         Command::Open(open) => open::run(&arguments.global, &open),
         Command::Listeners(listeners) => listeners::run(&arguments.global, &listeners),
-        Command::Check => check::run(&arguments.global),
+        Command::Serve(serve) => serve::run(&arguments.global, &serve),
+        Command::Check => match &arguments.global.config {
+            Some(file) => settings::check(&arguments.global, file),
+            None => check::run(&arguments.global),
+        },
     };
     match result {
         Ok(code) => code,

@@ -14,7 +14,7 @@ use crate::{
     collect::Session,
     kernel::{host::HostFacts, namespaces},
     model::filter::{Family, Filter},
-    probes::object::{Capacity, Interest},
+    probes::object::Interest,
 };
 
 /// The root of the file system that facts are read from.
@@ -51,8 +51,8 @@ impl Watch {
         let interrupt = signal(SignalKind::interrupt())?;
         let terminate = signal(SignalKind::terminate())?;
         let host = HostFacts::read(root);
-        let capacity = Capacity::new(global.max_connections, global.ring_buffer_bytes);
-        let session = Session::start(&host, root, global.attach.into(), &capacity, interest)?;
+        let capacity = global.capacity();
+        let session = Session::start(&host, root, global.attach(), &capacity, interest)?;
         say_ready(global, &session)?;
         Ok(Self { session, host: host.host, interrupt, terminate })
     }

@@ -1,20 +1,9 @@
 //! Arguments of `listeners`.
 
-use std::{
-    fmt::{self, Display},
-    time::Duration,
-};
-
 use clap::Args;
 use ipnet::IpNet;
 
-use super::{FilterArguments, Pace, SHORTEST_SECONDS, network, seconds_within};
-use crate::model::verdict::Thresholds;
-
-/// Longest time that a threshold can be: an hour.
-const LONGEST_THRESHOLD_SECONDS: f64 = 3_600.0;
-/// Longest time to settle: of the shortest intervals not much more is remembered.
-const LONGEST_SETTLE_SECONDS: f64 = 10.0;
+use super::{FilterArguments, Pace, ThresholdArguments, network};
 
 /// Arguments of `listeners`.
 #[derive(Clone, Debug, Args)]
@@ -54,87 +43,6 @@ fn explain(text: &str) -> Result<Explain, String> {
         return Ok(Explain::Chosen);
     }
     text.parse().map(Explain::Port).map_err(|_| "not a port: give none, or a number from 0 to 65535".to_owned())
-}
-
-/// When a verdict changes. The defaults are those of the model, which also has the reasons.
-#[derive(Clone, Copy, Debug, Args)]
-#[command(next_help_heading = "Thresholds (docs/listeners.md has the reasons)")]
-pub struct ThresholdArguments {
-    /// A client that waits longer than this makes a listener saturated, if its queue does not drain; from 0.001 to 3600
-    #[arg(long, value_name = "SECS", default_value_t = Seconds(Thresholds::DEFAULT.wait),
-          value_parser = seconds_from(0.001, LONGEST_THRESHOLD_SECONDS))]
-    pub wait_threshold: Seconds,
-    /// A listener is well again when it has shown no sign of trouble for so long; from 0 to 3600
-    #[arg(long, value_name = "SECS", default_value_t = Seconds(Thresholds::DEFAULT.calm),
-          value_parser = seconds_from(0.0, LONGEST_THRESHOLD_SECONDS))]
-    pub calm: Seconds,
-    /// Rates and ceilings are taken over so long, but over 128 intervals at most; from 0.1 to 3600
-    #[arg(long, value_name = "SECS", default_value_t = Seconds(Thresholds::DEFAULT.window),
-          value_parser = seconds_from(SHORTEST_SECONDS, LONGEST_THRESHOLD_SECONDS))]
-    pub window: Seconds,
-    /// A client that waits so long makes a listener busy; what is above --wait-threshold counts as that; from 0.001 to 3600
-    #[arg(long, value_name = "SECS", default_value_t = Seconds(Thresholds::DEFAULT.busy_wait),
-          value_parser = seconds_from(0.001, LONGEST_THRESHOLD_SECONDS), hide_short_help = true)]
-    pub busy_wait: Seconds,
-    /// An accept queue that was full to this share makes a listener busy; from 0.01 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::DEFAULT.queue_share,
-          value_parser = share_from(0.01), hide_short_help = true)]
-    pub queue_share: f64,
-    /// Nobody must have been accepted for so long, or the same have been seen, before a cause rests on it; from 0 to 10
-    #[arg(long, value_name = "SECS", default_value_t = Seconds(Thresholds::DEFAULT.settle),
-          value_parser = seconds_from(0.0, LONGEST_SETTLE_SECONDS), hide_short_help = true)]
-    pub settle: Seconds,
-    /// Processes that have not used a CPU for so long do nothing, if they serve fewer than they did before; from 0.1 to 3600
-    #[arg(long, value_name = "SECS", default_value_t = Seconds(Thresholds::DEFAULT.idle),
-          value_parser = seconds_from(SHORTEST_SECONDS, LONGEST_THRESHOLD_SECONDS), hide_short_help = true)]
-    pub idle: Seconds,
-    /// The number of served connections is constant when it varies by no more than this share of it, or by one; from 0 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::DEFAULT.constant_share,
-          value_parser = share_from(0.0), hide_short_help = true)]
-    pub constant_share: f64,
-    /// A control group that ran out of its processor time in this share of the periods is throttled; from 0.01 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::DEFAULT.throttled_share,
-          value_parser = share_from(0.01), hide_short_help = true)]
-    pub throttled_share: f64,
-}
-
-impl ThresholdArguments {
-    /// For the model.
-    pub fn thresholds(&self) -> Thresholds {
-        Thresholds {
-            wait: self.wait_threshold.0,
-            busy_wait: self.busy_wait.0,
-            queue_share: self.queue_share,
-            calm: self.calm.0,
-            window: self.window.0,
-            settle: self.settle.0,
-            idle: self.idle.0,
-            constant_share: self.constant_share,
-            throttled_share: self.throttled_share,
-        }
-    }
-}
-
-/// A length of time that is typed and shown in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seconds(pub Duration);
-
-impl Display for Seconds {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_secs_f64().fmt(formatter)
-    }
-}
-
-fn seconds_from(least: f64, most: f64) -> impl Fn(&str) -> Result<Seconds, String> + Clone {
-    move |text| seconds_within(text, least, most).map(Seconds)
-}
-
-fn share_from(least: f64) -> impl Fn(&str) -> Result<f64, String> + Clone {
-    move |text| {
-        let share = text.parse().map_err(|_| "not a number".to_owned())?;
-        // What is left below zero is minus nothing.
-        if (least..=1.0).contains(&share) { Ok(share.abs()) } else { Err(format!("must be from {least} to 1")) }
-    }
 }
 
 /// Filters of listening sockets. All that are given must hold.
@@ -197,9 +105,12 @@ impl Listeners {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::{CommandFactory as _, Parser};
 
     use super::*;
+    use crate::model::verdict::Thresholds;
 
     /// The arguments behind `overwatch listeners`.
     #[derive(Debug, Parser)]
@@ -317,8 +228,9 @@ mod tests {
         for line in ["--explain 70000", "--explain nginx", "--rport 80", "--port http", "0", "--idle", "--setle 1"] {
             refused(line);
         }
-        assert_eq!(listeners("--calm=-0").unwrap().thresholds.calm, Seconds(Duration::ZERO));
-        assert!(listeners("--constant-share=-0").unwrap().thresholds.constant_share.is_sign_positive());
+        let thresholds = |line: &str| listeners(line).unwrap().thresholds.thresholds();
+        assert_eq!(thresholds("--calm=-0").calm, Duration::ZERO);
+        assert!(thresholds("--constant-share=-0").constant_share.is_sign_positive());
     }
 
     #[test]
@@ -332,12 +244,12 @@ mod tests {
         }
         for (flag, least, most, _, _) in SETTINGS {
             let argument = command.get_arguments().find(|argument| argument.get_long() == Some(flag)).unwrap();
-            let default = argument.get_default_values()[0].to_str().unwrap();
+            let help = argument.get_help().unwrap().to_string();
+            let (_, default) = help.strip_suffix(']').unwrap().split_once(" [default: ").unwrap();
             let unit = if argument.get_value_names().unwrap()[0] == "SECS" { " s" } else { "" };
             let row = format!("\n| `--{flag}` | {default}{unit} | ");
             assert!(document.contains(&row), "{row}");
-            let help = argument.get_help().unwrap().to_string();
-            assert!(help.ends_with(&format!("; from {least} to {most}")), "{flag}: {help}");
+            assert!(help.contains(&format!("; from {least} to {most} [")), "{flag}: {help}");
             documented += 1;
         }
         assert_eq!((documented, arguments), (9, 9));

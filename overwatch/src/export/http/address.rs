@@ -119,7 +119,8 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix { path, .. } => write!(f, "unix://{}", path.display()),
+            Self::Unix { path, mode: UNIX_MODE } => write!(f, "unix://{}", path.display()),
+            Self::Unix { path, mode } => write!(f, "unix://{}?mode={mode:03o}", path.display()),
         }
     }
 }
@@ -183,7 +184,9 @@ mod tests {
 
     #[test]
     fn an_address_is_shown_as_it_is_typed() {
-        for text in ["127.0.0.1:9752", ":9752", "[::1]:80", "unix:///run/overwatch.sock"] {
+        for text in
+            ["127.0.0.1:9752", ":9752", "[::1]:80", "unix:///run/overwatch.sock", "unix:///run/overwatch.sock?mode=060"]
+        {
             assert_eq!(text.parse::<Address>().map(|address| address.to_string()), Ok(text.to_owned()));
         }
     }
