@@ -19,6 +19,8 @@ mod modules;
 mod probe;
 mod programs;
 mod qemu;
+#[cfg(test)]
+mod queries;
 mod setup;
 mod shell;
 mod sources;
