@@ -1,10 +1,11 @@
-//! `cargo xtask lint`: style, clippy on both sides, and whether the object in the tree is the one of its sources.
+//! `cargo xtask lint`: style, clippy on both sides, whether the object in the tree is the one of its sources, rules and units.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
 use crate::build_ebpf;
+use crate::lint_dist;
 use crate::shell;
 use crate::toolchain::Toolchain;
 
@@ -26,9 +27,11 @@ enum Part {
     ClippyEbpf,
     /// The object in the tree.
     Object,
+    /// Rules and units in `overwatch/dist`.
+    Dist,
 }
 
-const ALL: [Part; 4] = [Part::Fmt, Part::Clippy, Part::ClippyEbpf, Part::Object];
+const ALL: [Part; 5] = [Part::Fmt, Part::Clippy, Part::ClippyEbpf, Part::Object, Part::Dist];
 
 /// Whatever is built for this machine. The eBPF package goes apart, for another target and without std.
 const USER_SIDE: [&str; 4] = ["overwatch", "overwatch-common", "overwatch-tests", "xtask"];
@@ -57,7 +60,7 @@ fn check(part: Part) -> Result<()> {
             cargo.args(["fmt", "--all", "--check"]);
         }
         Part::Clippy => {
-            cargo.args(["clippy", "--all-targets"]);
+            cargo.args(["clippy", "--all-targets", "--features", "overwatch/dist"]);
             for package in USER_SIDE {
                 cargo.args(["--package", package]);
             }
@@ -68,6 +71,7 @@ fn check(part: Part) -> Result<()> {
             cargo.args(["--", "-D", "warnings"]);
         }
         Part::Object => return build_ebpf::check(&shell::root()),
+        Part::Dist => return lint_dist::check(),
     }
     shell::run(&mut cargo)
 }

@@ -10,11 +10,13 @@ mod bench;
 mod build_ebpf;
 mod console;
 mod cut_btf;
+mod dist;
 mod failures;
 mod guest;
 mod initramfs;
 mod kernels;
 mod lint;
+mod lint_dist;
 mod modules;
 mod probe;
 mod programs;
@@ -40,6 +42,7 @@ enum Verb {
     Guest(probe::Args),
     Bench(bench::Args),
     CutBtf(cut_btf::Args),
+    Dist(dist::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,5 +65,6 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Guest(args) => probe::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::CutBtf(args) => cut_btf::run(&args),
+        Verb::Dist(args) => dist::run(&args),
     }
 }

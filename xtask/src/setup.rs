@@ -66,9 +66,9 @@ const fn program(group: Group, what: &'static str, package: &'static [&'static s
     Item { group, what, present: Present::Program, get: Get::Packages(package), hint: package[0] }
 }
 
-/// A server that tests run themselves, each time with a configuration of their own.
-const fn server(what: &'static str, package: &'static str, service: Option<&'static str>) -> Item {
-    Item { group: Group::Tests, what, present: Present::Program, get: Get::Server { package, service }, hint: package }
+/// A server that tests run themselves, each time with a configuration of their own, or the tools that come with one.
+const fn server(group: Group, what: &'static str, package: &'static str, service: Option<&'static str>) -> Item {
+    Item { group, what, present: Present::Program, get: Get::Server { package, service }, hint: package }
 }
 
 /// How to get it on Debian.
@@ -121,6 +121,8 @@ const ITEMS: &[Item] = &[
         get: Get::Packages(&["rust-web-clippy"]),
         hint: "rustup component add --toolchain nightly clippy",
     },
+    server(Group::Lint, "promtool", "prometheus", Some("prometheus")),
+    program(Group::Lint, "systemd-analyze", &["systemd"]),
     Item {
         group: Group::Guest,
         what: "QEMU 8 or later for x86_64",
@@ -138,9 +140,9 @@ const ITEMS: &[Item] = &[
     program(Group::Tests, "ss", &["iproute2"]),
     program(Group::Tests, "tc", &["iproute2"]),
     // The program and its modules; the service is in another package.
-    server("apache2", "apache2-bin", None),
-    server("haproxy", "haproxy", Some("haproxy")),
-    server("nginx", "nginx", Some("nginx")),
+    server(Group::Tests, "apache2", "apache2-bin", None),
+    server(Group::Tests, "haproxy", "haproxy", Some("haproxy")),
+    server(Group::Tests, "nginx", "nginx", Some("nginx")),
     program(Group::Tests, "wrk", &["wrk"]),
     program(Group::Bench, "bpftool", &["bpftool"]),
     program(Group::Bench, "tcptop", &["libbpf-tools"]),
