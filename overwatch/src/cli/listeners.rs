@@ -10,13 +10,12 @@ use super::{
     watch::{self, ROOT, Watch},
 };
 use crate::{
-    collect::{Sample, Session},
+    collect::Session,
     kernel::cgroups::Cgroups,
     model::{
         filter::Filter,
+        judged::Judged,
         queue::{Row, Snapshot},
-        queues::{Queues, Told},
-        verdict::Judge,
     },
     probes::{object::Interest, plan::Refusal},
     show::{
@@ -38,24 +37,20 @@ async fn run_async(global: &Global, arguments: &args::Listeners) -> Result<ExitC
             "overwatch check -v says why",
         )));
     }
-    let mut queues = Queues::default();
-    // What there was before the first interval: drops, overflows, clients that wait.
-    queues.update(&watch.session.sample()?);
-    let judge = Judge::new(arguments.thresholds.thresholds());
+    let judged = Judged::new(arguments.thresholds.thresholds(), &watch.session.sample()?);
     let screen = Screen::new(global, arguments, filter, watch.host.clone());
-    intervals::follow(&mut watch, &arguments.pace, &mut Listening { intervals: Intervals { queues, judge }, screen })
-        .await?;
+    intervals::follow(&mut watch, &arguments.pace, &mut Listening { judged, screen }).await?;
     Ok(ExitCode::SUCCESS)
 }
 
 struct Listening {
-    intervals: Intervals,
+    judged: Judged,
     screen: Screen,
 }
 
 impl Follow for Listening {
     fn show(&mut self, session: &mut Session) -> Result<Vec<u8>, Failure> {
-        let snapshot = self.intervals.end(&session.sample()?);
+        let snapshot = self.judged.end(&session.sample()?);
         self.screen.show(&snapshot)
     }
 
@@ -63,27 +58,9 @@ impl Follow for Listening {
     fn keep_up(&mut self, session: &mut Session) -> Result<(), Failure> {
         session.drain()?;
         if session.is_laden() {
-            self.intervals.queues.take_in(&session.part()?);
+            self.judged.take_in(&session.part()?);
         }
         Ok(())
-    }
-}
-
-/// From samples to snapshots.
-struct Intervals {
-    queues: Queues,
-    judge: Judge,
-}
-
-impl Intervals {
-    /// Ends an interval with this sample.
-    fn end(&mut self, sample: &Sample) -> Snapshot {
-        let Told { queues, lost_events } = self.queues.update(sample);
-        let verdicts = self.judge.judge(sample.time, sample.elapsed, &queues);
-        let rows = queues.into_iter().zip(verdicts).map(|(queue, verdict)| Row { queue, verdict }).collect();
-        let mut snapshot = Snapshot { time: sample.time, interval: sample.elapsed, rows, lost_events };
-        snapshot.sort();
-        snapshot
     }
 }
 
@@ -179,9 +156,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::queue::{
-            Threads,
-            fixtures::{at, row, snapshot, unknown_row},
+        model::{
+            queue::{
+                Threads,
+                fixtures::{at, row, snapshot, unknown_row},
+            },
+            verdict::Judge,
         },
         show::text::steers,
     };

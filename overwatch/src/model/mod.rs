@@ -4,6 +4,7 @@ mod bytes;
 pub mod clock;
 pub mod ending;
 pub mod filter;
+pub mod judged;
 pub mod life;
 pub mod listeners;
 pub mod open;

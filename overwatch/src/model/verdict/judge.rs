@@ -120,6 +120,11 @@ impl Judge {
         Self { thresholds, known: HashMap::new(), round: 0 }
     }
 
+    /// From now on verdicts change at these.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.thresholds = thresholds;
+    }
+
     /// The verdicts on the listening sockets of an interval, in the same order. `time` is when it ended.
     pub fn judge(&mut self, time: SystemTime, interval: Duration, queues: &[Queue]) -> Vec<Verdict> {
         self.round += 1;
