@@ -1,5 +1,6 @@
 //! Drains the kernel side's maps and ring buffer into samples.
 
+mod about;
 mod audit;
 mod clocks;
 mod processes;
@@ -12,6 +13,7 @@ mod shares;
 mod skips;
 mod table;
 
+pub use about::{MapReading, ProgramReading};
 pub use processes::{ActivityReading, HolderReading, ProcessWatch};
 pub use queues::{ListenerReading, NamespaceReading, WaitingReading};
 pub use sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, RefusalsSeen, Sample};

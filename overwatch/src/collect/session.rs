@@ -207,6 +207,11 @@ impl Session {
         &self.seeded
     }
 
+    /// What the kernel side had counted when the last sample was taken.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
     /// Connections that were open before the start.
     pub fn seeded_connections(&self) -> Result<u64, SessionError> {
         Ok(self.maps.counters()?.get(Counter::Seeded))
@@ -316,6 +321,9 @@ impl Session {
         // Suspects of the sample before whose connection's last record has not come by now: it was lost.
         let orphans = self.take_orphans()?;
         let present = if read_all { Some(self.note_whole_table()?) } else { None };
+        if let Some(present) = &present {
+            self.shares.keep(present);
+        }
         let listeners = if anew { Some(self.maps.listeners.iter().collect::<Result<Vec<_>, _>>()?) } else { None };
         let table = if anew && self.interest.needs_table() {
             Some(self.maps.connections.iter().collect::<Result<Vec<_>, _>>()?)
@@ -378,8 +386,9 @@ impl Session {
             let mut shares = Vec::new();
             for tgid in processes.into_iter().filter(|tgid| *tgid != connection.tgid) {
                 let key = ShareKey { sock, tgid, generation };
-                self.shares.note(key);
+                // Who owned it when it was announced may have no share, and at the end only what has shares is forgotten.
                 if let Some(share) = found(self.maps.shares.get(&key, 0))? {
+                    self.shares.note(key);
                     shares.push(ProcessShare { tgid, share });
                 }
             }

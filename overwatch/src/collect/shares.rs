@@ -1,7 +1,7 @@
 //! Which processes have a share in which connection, so that a connection's end finds its shares without a walk over
 //! the whole table.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use overwatch_common::connection::{Connection, ShareKey};
 
@@ -27,6 +27,14 @@ impl ShareIndex {
         let processes = self.processes.remove(&(sock, generation)).unwrap_or_default();
         let keys: Vec<_> = processes.into_iter().map(|tgid| ShareKey { sock, tgid, generation }).collect();
         (keys.len() as u64 == connection.shares).then_some(keys)
+    }
+
+    /// Forgets connections that are not in the table, by socket and time of birth: the last record of some was lost, and those are asked for by
+    /// nobody. Where one is on its way, the table of shares is walked for it.
+    pub(super) fn keep(&mut self, present: &HashSet<(u64, u64)>) {
+        let present: HashSet<(u64, u32)> =
+            present.iter().map(|(sock, created_ns)| (*sock, *created_ns as u32)).collect();
+        self.processes.retain(|connection, _| present.contains(connection));
     }
 }
 
@@ -70,6 +78,18 @@ mod tests {
             assert_eq!(keys, expected, "{announced:?}, {shares} shares");
             assert!(index.processes.is_empty(), "{announced:?}: nothing may stay behind");
         }
+    }
+
+    #[test]
+    fn what_is_in_the_table_no_more_is_forgotten() {
+        let mut index = ShareIndex::default();
+        for generation in [5, 6] {
+            index.note(key(FIRST, 42, generation));
+        }
+        index.note(key(SECOND, 43, 6));
+        index.keep(&HashSet::from([(FIRST, (7 << 32) + 6)]));
+        assert_eq!(index.forget(FIRST, &ended((7 << 32) + 6, 1)), Some(vec![key(FIRST, 42, 6)]));
+        assert!(index.processes.is_empty());
     }
 
     #[test]

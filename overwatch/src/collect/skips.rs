@@ -1,12 +1,11 @@
 //! How often the kernel skipped a run of ours: a program does not run while it is interrupted on the same CPU, which on a
 //! preemptible kernel can take a while (`__bpf_prog_enter_recur`, kernel/bpf/trampoline.c; `trace_call_bpf`, kernel/trace/bpf_trace.c).
 
-use std::{
-    os::fd::{AsFd as _, AsRawFd as _},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use aya::Ebpf;
+
+use super::about::{information, number};
 
 /// Programs that show the beginning and end of connections, with those that see the same again: what both miss, no other counter makes
 /// good.
@@ -42,10 +41,8 @@ impl SkipWatch {
 }
 
 fn read(ebpf: &Ebpf) -> Skips {
-    let loaded = ebpf.programs().filter_map(|(name, program)| {
-        let path = format!("/proc/self/fdinfo/{}", program.fd().ok()?.as_fd().as_raw_fd());
-        Some((name, std::fs::read_to_string(path).ok().and_then(|text| misses(&text))))
-    });
+    let loaded = ebpf.programs().filter(|(_, program)| program.fd().is_ok());
+    let loaded = loaded.map(|(name, program)| (name, information(program).and_then(|text| misses(&text))));
     sum(&loaded.collect::<Vec<_>>())
 }
 
@@ -58,7 +55,7 @@ fn sum(programs: &[(&str, Option<u64>)]) -> Skips {
 }
 
 fn misses(information: &str) -> Option<u64> {
-    information.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+    number(information, "recursion_misses")
 }
 
 #[cfg(test)]

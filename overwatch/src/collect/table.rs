@@ -2,7 +2,7 @@
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use overwatch_common::{
     connection::{Connection, Listener, Share, ShareKey},
@@ -10,7 +10,7 @@ use overwatch_common::{
     event::{AUDIT, ClosedKey, EPOCH, LostKey, LostSum, SKIPS},
 };
 
-use super::sample::Counters;
+use super::{about::MapReading, sample::Counters};
 
 /// The maps that a drain reads.
 pub(super) struct Maps {
@@ -22,20 +22,36 @@ pub(super) struct Maps {
     pub(super) events: RingBuf<MapData>,
     counters: PerCpuArray<MapData, u64>,
     control: Array<MapData, u32>,
+    capacities: std::collections::HashMap<&'static str, u32>,
 }
+
+/// Maps that can fill up.
+const CONNECTIONS: &str = "CONNECTIONS";
+const SHARES: &str = "SHARES";
+const DEFERRED: &str = "DEFERRED";
+const LISTENERS: &str = "LISTENERS";
+const LOST: &str = "LOST";
 
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapError> {
-        let mut take = |name: &str| ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() });
+        let mut capacities = std::collections::HashMap::new();
+        let mut take = |name: &'static str| {
+            let map = ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() })?;
+            if let Map::HashMap(data) = &map {
+                capacities.insert(name, data.info()?.max_entries());
+            }
+            Ok::<_, MapError>(map)
+        };
         Ok(Self {
-            connections: take("CONNECTIONS")?.try_into()?,
-            shares: take("SHARES")?.try_into()?,
-            deferred: take("DEFERRED")?.try_into()?,
-            listeners: take("LISTENERS")?.try_into()?,
-            lost: take("LOST")?.try_into()?,
+            connections: take(CONNECTIONS)?.try_into()?,
+            shares: take(SHARES)?.try_into()?,
+            deferred: take(DEFERRED)?.try_into()?,
+            listeners: take(LISTENERS)?.try_into()?,
+            lost: take(LOST)?.try_into()?,
             events: take("EVENTS")?.try_into()?,
             counters: take("COUNTERS")?.try_into()?,
             control: take("CONTROL")?.try_into()?,
+            capacities,
         })
     }
 
@@ -51,6 +67,21 @@ impl Maps {
         self.control.set(SKIPS, u32::from(may_have), 0)
     }
 
+    pub(super) fn readings(&self) -> Result<Vec<MapReading>, MapError> {
+        let entries = [
+            (CONNECTIONS, entries(&self.connections)?),
+            (SHARES, entries(&self.shares)?),
+            (DEFERRED, entries(&self.deferred)?),
+            (LISTENERS, entries(&self.listeners)?),
+            (LOST, entries(&self.lost)?),
+        ];
+        let reading = |(name, entries)| {
+            let capacity = self.capacities.get(name).copied()?;
+            Some(MapReading { name, entries, capacity })
+        };
+        Ok(entries.into_iter().filter_map(reading).collect())
+    }
+
     pub(super) fn counters(&self) -> Result<Counters, MapError> {
         let mut counters = Counters::default();
         for (counter, _) in COUNTERS {
@@ -59,4 +90,8 @@ impl Maps {
         }
         Ok(counters)
     }
+}
+
+fn entries<K: aya::Pod, V: aya::Pod>(map: &HashMap<MapData, K, V>) -> Result<u64, MapError> {
+    map.keys().try_fold(0, |count, key| key.map(|_| count + 1))
 }
