@@ -13,6 +13,7 @@ mod tests;
 use std::{
     fs::File,
     io::{self, Read as _},
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -151,7 +152,7 @@ impl Settings {
             key: None,
             what: format!("cannot be read: {error}"),
         };
-        Self::parse(&read(file).map_err(unreadable)?, file)
+        Self::parse(&read(file, MOST_BYTES).map_err(unreadable)?, file)
     }
 
     /// What the bytes of `file` say. Paths in them are below its directory, unless they are absolute.
@@ -165,6 +166,20 @@ impl Settings {
         })
     }
 
+    /// The flags that say the same of the settings of a section, and of those below it.
+    pub fn flags(&self, section: &str) -> Vec<String> {
+        let below = |setting: &&Setting| setting.key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'));
+        let texts = |setting: &Setting| match setting.kind.show(self) {
+            Shown::Text(text) => vec![text],
+            Shown::Texts(texts) => texts,
+            number @ (Shown::Integer(_) | Shown::Number(_)) => vec![number.to_string()],
+        };
+        let flags = |setting: &Setting| -> Vec<String> {
+            texts(setting).into_iter().map(|text| format!("--{}={text}", setting.flag)).collect()
+        };
+        SETTINGS.iter().filter(below).flat_map(flags).collect()
+    }
+
     /// The settings that are not as they are by default.
     pub fn changes(&self) -> impl Iterator<Item = &'static Setting> {
         let default = Self::default();
@@ -172,12 +187,17 @@ impl Settings {
     }
 }
 
-/// Reads a file that is no larger than it may be: it could be a device, or a log.
-fn read(file: &Path) -> io::Result<Vec<u8>> {
+/// Reads a file that is no larger than it may be: it could be a device, or a log. Waits for nobody: of a named pipe, which does not end before
+/// somebody has written to it, it is said that it is one.
+pub(crate) fn read(file: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file)?;
+    if file.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a pipe, which cannot be read again"));
+    }
     let mut bytes = Vec::new();
-    File::open(file)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {MOST_BYTES} bytes")));
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {most} bytes")));
     }
     Ok(bytes)
 }

@@ -9,8 +9,12 @@ pub mod cli;
 pub mod collect;
 pub mod config;
 pub mod export;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod kernel;
 pub mod model;
+pub mod privileges;
 pub mod probes;
 pub mod show;
 

@@ -57,10 +57,13 @@ fn check(part: Part) -> Result<()> {
     let mut cargo = shell::cargo();
     match part {
         Part::Fmt => {
+            // A workspace of its own.
+            let mut fuzz = shell::cargo();
+            shell::run(fuzz.args(["fmt", "--check", "--manifest-path", "tests/fuzz/Cargo.toml"]))?;
             cargo.args(["fmt", "--all", "--check"]);
         }
         Part::Clippy => {
-            cargo.args(["clippy", "--all-targets", "--features", "overwatch/dist"]);
+            cargo.args(["clippy", "--all-targets", "--features", "overwatch/dist,overwatch/fuzz"]);
             for package in USER_SIDE {
                 cargo.args(["--package", package]);
             }

@@ -12,6 +12,7 @@ mod console;
 mod cut_btf;
 mod dist;
 mod failures;
+mod fuzz;
 mod guest;
 mod initramfs;
 mod kernels;
@@ -41,6 +42,7 @@ enum Verb {
     Vm(vm::Args),
     Guest(probe::Args),
     Bench(bench::Args),
+    Fuzz(fuzz::Args),
     CutBtf(cut_btf::Args),
     Dist(dist::Args),
 }
@@ -64,6 +66,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Vm(args) => vm::run(&args),
         Verb::Guest(args) => probe::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::CutBtf(args) => cut_btf::run(&args),
         Verb::Dist(args) => dist::run(&args),
     }

@@ -34,6 +34,8 @@ pub(crate) enum Group {
     Tests,
     /// To compare overwatch with others.
     Bench,
+    /// To build libFuzzer.
+    Fuzz,
 }
 
 /// One thing that must be there.
@@ -143,9 +145,11 @@ const ITEMS: &[Item] = &[
     server(Group::Tests, "apache2", "apache2-bin", None),
     server(Group::Tests, "haproxy", "haproxy", Some("haproxy")),
     server(Group::Tests, "nginx", "nginx", Some("nginx")),
+    server(Group::Tests, "prometheus", "prometheus", Some("prometheus")),
     program(Group::Tests, "wrk", &["wrk"]),
     program(Group::Bench, "bpftool", &["bpftool"]),
     program(Group::Bench, "tcptop", &["libbpf-tools"]),
+    program(Group::Fuzz, "c++", &["g++"]),
 ];
 
 /// The TCG of 7.2 corrupts one boot of 6.12 in three, around cmpxchg16b; 10.0 was clean in all of 14.

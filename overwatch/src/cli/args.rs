@@ -10,7 +10,7 @@ mod serve;
 
 pub use self::{
     listeners::{Explain, ListenerFilter, Listeners},
-    serve::{Serve, SettingsArguments, ThresholdArguments},
+    serve::{Serve, ServeWeb, SettingsArguments, ThresholdArguments},
 };
 use crate::{
     config::{
@@ -131,6 +131,9 @@ pub enum Command {
     /// The daemon: metrics for Prometheus, over HTTP
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Serve),
+    /// The process that answers requests for serve, which starts it
+    #[command(hide = true)]
+    ServeWeb(ServeWeb),
     /// Can this host run it: what it offers, what was attached, what is missing and why; with --config, can that file be used
     #[command(after_help = CHECK_EXAMPLES)]
     Check,
@@ -146,6 +149,7 @@ impl Command {
             Self::Open(_) => "open",
             Self::Listeners(_) => "listeners",
             Self::Serve(_) => "serve",
+            Self::ServeWeb(_) => "serve-web",
             Self::Check => "check",
         }
     }

@@ -9,6 +9,7 @@ use std::{
 use super::{
     Failure,
     args::{Global, Output},
+    say::say,
 };
 use crate::{
     collect::{Session, SessionError},
@@ -68,6 +69,6 @@ fn print_verifier_log(hook: &Hook, outcome: &Outcome) {
     if let Outcome::Refused(cause) = outcome
         && !cause.verifier_log.is_empty()
     {
-        eprintln!("overwatch: the verifier on {}:\n{}", hook.target, cause.verifier_log);
+        say(format_args!("the verifier on {}:\n{}", hook.target, cause.verifier_log));
     }
 }

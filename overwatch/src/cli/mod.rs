@@ -6,15 +6,18 @@ mod intervals;
 mod listeners;
 mod open;
 mod output;
+mod say;
 mod serve;
 mod settings;
 mod stream;
 mod top;
 mod watch;
+mod web;
 
 use std::{fmt, io, process::ExitCode};
 
 use args::{Command, Global};
+use say::say;
 
 use crate::{collect::SessionError, probes::plan::Refusal};
 
@@ -67,6 +70,7 @@ pub fn run(arguments: args::Arguments) -> ExitCode {
         Command::Open(open) => open::run(&arguments.global, &open),
         Command::Listeners(listeners) => listeners::run(&arguments.global, &listeners),
         Command::Serve(serve) => serve::run(&arguments.global, &serve),
+        Command::ServeWeb(web) => web::run(&web),
         Command::Check => match &arguments.global.config {
             Some(file) => settings::check(&arguments.global, file),
             None => check::run(&arguments.global),
@@ -77,7 +81,7 @@ pub fn run(arguments: args::Arguments) -> ExitCode {
         // Whoever read our output has seen enough.
         Err(Failure::Running(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("overwatch: {failure}");
+            say(&failure);
             ExitCode::from(match failure {
                 Failure::Running(_) => 1,
                 Failure::Arguments(_) => 2,
@@ -96,7 +100,7 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     }
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
-    eprintln!("overwatch: {}; see overwatch --help", line.strip_prefix("error: ").unwrap_or(line));
+    say(format_args!("{}; see overwatch --help", line.strip_prefix("error: ").unwrap_or(line)));
     ExitCode::from(2)
 }
 

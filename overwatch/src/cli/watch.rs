@@ -9,12 +9,17 @@ use super::{
     Failure,
     args::{FilterArguments, Global},
     output::Output,
+    say::say,
 };
 use crate::{
     collect::Session,
     kernel::{host::HostFacts, namespaces},
     model::filter::{Family, Filter},
-    probes::object::Interest,
+    privileges,
+    probes::{
+        object::{Capacity, Interest},
+        plan::Attach,
+    },
 };
 
 /// The root of the file system that facts are read from.
@@ -46,15 +51,42 @@ pub(super) struct Watch {
 impl Watch {
     /// Attaches and seeds, and says so if it was asked to.
     pub(super) fn start(global: &Global, interest: Interest) -> Result<Self, Failure> {
+        let watch = Self::start_as(global.attach(), &global.capacity(), interest)?;
+        if global.verbose {
+            watch.say_ready()?;
+        }
+        Ok(watch)
+    }
+
+    /// The same, as it was said elsewhere.
+    pub(super) fn start_as(attach: Attach, capacity: &Capacity, interest: Interest) -> Result<Self, Failure> {
         let root = Path::new(ROOT);
         // Before attaching, so that from here on a signal ends the program by the way that detaches.
         let interrupt = signal(SignalKind::interrupt())?;
         let terminate = signal(SignalKind::terminate())?;
         let host = HostFacts::read(root);
-        let capacity = global.capacity();
-        let session = Session::start(&host, root, global.attach(), &capacity, interest)?;
-        say_ready(global, &session)?;
+        let session = Session::start(&host, root, attach, capacity, interest)?;
+        privileges::keep_to_collect().context("it needs fewer from here on").map_err(Failure::Running)?;
         Ok(Self { session, host: host.host, interrupt, terminate })
+    }
+
+    /// Says how it sees what it sees.
+    pub(super) fn say_ready(&self) -> Result<(), Failure> {
+        let session = &self.session;
+        let (attached, seeded) = (session.attached(), session.seeded());
+        say(format_args!(
+            "ready: {} tier; {} connections were open already in {} network namespaces",
+            attached.tier,
+            session.seeded_connections()?,
+            seeded.namespaces
+        ));
+        for degradation in &attached.degradations {
+            say(format_args!("without {}: {} ({})", degradation.what, degradation.loss, degradation.why));
+        }
+        if seeded.unreachable > 0 {
+            say(format_args!("{} network namespaces could not be entered", seeded.unreachable));
+        }
+        Ok(())
     }
 
     /// Waits for a signal to end.
@@ -74,25 +106,6 @@ pub(super) async fn written_in_time(output: &mut Output) -> Result<(), Failure> 
             Ok(result) => result.context("cannot write to standard output").map_err(Failure::Running)?,
             Err(_) if output.pieces() == before => break,
             Err(_) => {}
-        }
-    }
-    Ok(())
-}
-
-fn say_ready(global: &Global, session: &Session) -> Result<(), Failure> {
-    if global.verbose {
-        let (attached, seeded) = (session.attached(), session.seeded());
-        eprintln!(
-            "overwatch: ready: {} tier; {} connections were open already in {} network namespaces",
-            attached.tier,
-            session.seeded_connections()?,
-            seeded.namespaces
-        );
-        for degradation in &attached.degradations {
-            eprintln!("overwatch: without {}: {} ({})", degradation.what, degradation.loss, degradation.why);
-        }
-        if seeded.unreachable > 0 {
-            eprintln!("overwatch: {} network namespaces could not be entered", seeded.unreachable);
         }
     }
     Ok(())

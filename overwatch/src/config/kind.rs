@@ -250,16 +250,20 @@ impl Shown {
 impl Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // What JSON escapes, and how, TOML reads as well.
-            Self::Text(_) => self.json().fmt(f),
+            Self::Text(text) => quoted(text).fmt(f),
             Self::Texts(texts) => {
-                let texts: Vec<_> = texts.iter().map(|text| json!(text).to_string()).collect();
+                let texts: Vec<_> = texts.iter().map(|text| quoted(text)).collect();
                 write!(f, "[{}]", texts.join(", "))
             }
             Self::Integer(number) => number.fmt(f),
             Self::Number(number) => number.fmt(f),
         }
     }
+}
+
+/// What JSON escapes, and how, TOML reads as well. It has a control character more.
+fn quoted(text: &str) -> String {
+    json!(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 fn attach(text: &str) -> Result<Attach, String> {

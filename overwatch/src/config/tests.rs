@@ -362,6 +362,11 @@ fn a_file_that_cannot_be_read_is_named() {
     assert_eq!(error(), format!("{}: cannot be read: No such file or directory (os error 2)", file.display()));
     std::fs::write(&file, "# \n".repeat(100_000)).unwrap();
     assert_eq!(error(), format!("{}: cannot be read: it has more than 262144 bytes", file.display()));
+    // It would be waited for, with nobody at the other end.
+    std::fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let pipe = "cannot be read: it is a pipe, which cannot be read again";
+    assert_eq!(error(), format!("{}: {pipe}", file.display()));
 }
 
 /// Whatever is in the file: an answer, no panic, and an error has a line and is one.
@@ -455,6 +460,17 @@ fn a_reload_applies_what_it_can_and_names_the_rest() {
     // What could not be applied is named after every reload, and what was applied goes back.
     assert_eq!(changed(&applied, &new), (applied.clone(), fixed.to_vec()));
     assert_eq!(changed(&applied, &old), (old, vec![]));
+}
+
+#[test]
+fn what_is_shown_of_a_text_is_toml_and_json() {
+    for path in ["/a b", "/\"'\\", "/\u{1}\t\r\n\u{1b}", "/\u{7f}", "/\u{85}\u{202e}\u{10ffff}"] {
+        let shown = Shown::Text(path.to_owned()).to_string();
+        let settings = parse(&format!("web.config_file = {shown}")).unwrap();
+        assert_eq!(settings.web.config_file, Some(path.into()), "{shown}");
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), path, "{shown}");
+    }
+    assert_eq!(Shown::Text("a\u{7f}b".to_owned()).to_string(), r#""a\u007fb""#);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Control groups (version 2): from the number that the kernel side sees to the path that a person knows.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     os::unix::fs::{DirEntryExt as _, MetadataExt as _},
     path::{Path, PathBuf},
@@ -41,6 +41,11 @@ impl Cgroups {
             // Asked once: a group that is not there any more does not come back.
             self.paths.entry(number).or_insert(None);
         }
+    }
+
+    /// Forgets all but these, so that months of groups that come and go take no memory.
+    pub fn keep(&mut self, numbers: &HashSet<u64>) {
+        self.paths.retain(|number, _| numbers.contains(number));
     }
 
     /// The path of a group that was resolved before.

@@ -1,6 +1,6 @@
 //! What this host offers to overwatch, as far as files tell.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs, io, ops::RangeInclusive, os::unix::fs::MetadataExt as _, path::Path};
 
 use super::{btf::BtfError, facts::KernelFacts};
 
@@ -115,6 +115,16 @@ fn effective_capabilities(status: &str) -> u64 {
 fn memlock_limit(limits: &str) -> Option<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The ports that the kernel chooses for clients (`net.ipv4.ip_local_port_range`); its default where that cannot be read.
+pub fn ephemeral_ports(root: &Path) -> RangeInclusive<u16> {
+    let text = fs::read_to_string(root.join("proc/sys/net/ipv4/ip_local_port_range")).unwrap_or_default();
+    let mut numbers = text.split_ascii_whitespace().map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => first..=last,
+        _ => 32_768..=60_999,
+    }
 }
 
 #[cfg(test)]

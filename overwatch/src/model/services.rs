@@ -2,7 +2,7 @@
 //!
 //! Invariants, which debug builds check after each sample: the bytes of all series are those of all rows that `traffic` has told, so with the
 //! unattributed bytes they are what was moved; what is open in all series is what `open` counts. Label sets beyond the limits share one
-//! series, and those that are idle are added to it, so that the sum of all never goes back.
+//! series. Those that are idle end: what they had counts for the invariants, and is shown no more.
 //!
 //! A connection is opened when a process has it, by connect or by accept, and closed when its last record has come: at the latest, both are
 //! counted then. One that nobody has accepted is open, as what it is of the process that listens. What was open before is never opened.
@@ -107,6 +107,14 @@ pub struct ServiceSums {
     pub open: u64,
 }
 
+impl ServiceSums {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { totals: self.totals.plus(other.totals), open: self.open + other.open }
+    }
+}
+
 /// After the last ending comes the one that is not known.
 const ENDINGS: usize = Ending::NAMES.len() + 1;
 
@@ -150,7 +158,7 @@ pub struct Limits {
     pub services: usize,
     /// Likewise ports.
     pub ports: usize,
-    /// A series in which nothing is open and has changed for so long gives its place to others.
+    /// A series in which nothing is open and has changed for so long ends.
     pub idle: Duration,
 }
 
@@ -225,7 +233,7 @@ impl Services {
         }
     }
 
-    /// Sets how many series there may be. Where it is fewer now, those are added to the others that have been idle longest.
+    /// Sets how many series there may be. Where it is fewer now, those end that have been idle longest.
     pub fn set_limits(&mut self, limits: &Limits) {
         self.idle = limits.idle;
         self.services.limit(limits.services, |service| self.open.contains_key(service));
@@ -247,9 +255,16 @@ impl Services {
         self.decide(&sample.resets, now_ns);
         self.end(sample, open);
         self.lose(sample, now_ns);
-        self.services.fold_idle(now_ns, self.idle, |service| self.open.contains_key(service));
-        self.ports.fold_idle(now_ns, self.idle, |port| self.open_ports.contains_key(port));
+        self.services.end_idle(now_ns, self.idle, |service| self.open.contains_key(service));
+        self.ports.end_idle(now_ns, self.idle, |port| self.open_ports.contains_key(port));
         debug_assert!(self.is_complete(open), "the series are not what was put in");
+    }
+
+    /// Makes one of services that differ only in numbers of control groups that have one path, or none that is known: a group that is made again,
+    /// as whenever systemd starts a service, has another number.
+    pub fn merge<'a>(&mut self, path: &dyn Fn(u64) -> Option<&'a str>) {
+        let name = |service: &Service| (service.by_port(), service.process.clone(), service.cgroup_id.and_then(path));
+        self.services.merge(name, |service| self.open.contains_key(service));
     }
 
     /// Services with a series of their own, in no order.

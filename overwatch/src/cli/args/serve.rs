@@ -19,6 +19,17 @@ pub struct Serve {
     pub settings: SettingsArguments,
 }
 
+/// Arguments of `serve-web`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServeWeb {
+    /// So many listening sockets were handed over, from descriptor 3 on
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub inherited: i32,
+    /// Those of the HTTP side.
+    #[command(flatten)]
+    pub settings: SettingsArguments,
+}
+
 /// The settings that were given as flags.
 #[derive(Clone, Debug, Default)]
 pub struct SettingsArguments {

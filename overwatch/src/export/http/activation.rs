@@ -63,9 +63,18 @@ pub fn announced(fds: Option<&OsStr>, pid: Option<&OsStr>, own: u32) -> Result<R
 ///
 /// Needs a tokio runtime.
 pub fn inherited() -> Result<Vec<Listener>, ActivationError> {
+    handed_over(count()?)
+}
+
+/// How many were handed to this process.
+pub fn count() -> Result<RawFd, ActivationError> {
     let (fds, pid) = (std::env::var_os("LISTEN_FDS"), std::env::var_os("LISTEN_PID"));
-    let count = announced(fds.as_deref(), pid.as_deref(), std::process::id())?;
-    (FIRST..FIRST + count).map(adopt).collect()
+    announced(fds.as_deref(), pid.as_deref(), std::process::id())
+}
+
+/// So many sockets, which were handed to the parent of this process. As with [`inherited`], to be called once, at the start.
+pub fn handed_over(count: RawFd) -> Result<Vec<Listener>, ActivationError> {
+    (FIRST..FIRST + count.clamp(0, MOST)).map(adopt).collect()
 }
 
 /// Makes a listening socket of a descriptor that nothing else in this process has.

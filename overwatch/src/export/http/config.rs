@@ -3,16 +3,13 @@
 //! What is read here is text and paths; certificates are opened by [`tls`](super::tls). Whatever is not supported is
 //! refused by name: a setting for security that is ignored is worse than none.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use hyper::header::{HeaderName, HeaderValue};
 use thiserror::Error;
 
 use super::{
+    files::Files,
     tls::{ClientAuth, Pem, PemSource, Protocol, TlsSettings, Version},
     users::{Hash, Users},
     yaml::{self, Entry, Fault, Node, Value},
@@ -22,7 +19,7 @@ use super::{
 mod tests;
 
 /// Certificates may be in the file; nothing else takes much.
-const MOST_BYTES: u64 = 256 * 1024;
+pub(super) const MOST_BYTES: u64 = 256 * 1024;
 
 /// What is wrong with the configuration.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -40,9 +37,11 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(file: &Path, fault: Fault) -> Self {
-        let key = Some(fault.key).filter(|key| !key.is_empty());
-        Self { file: file.to_owned(), line: Some(fault.line), key, what: fault.what }
+    pub(super) fn new(file: &Path, fault: &Fault) -> Self {
+        let key = Some(yaml::shown(&fault.key)).filter(|key| !key.is_empty());
+        // Names of files and the parser's own words have not been looked at yet.
+        let what = yaml::one_line(fault.what.chars());
+        Self { file: file.to_owned(), line: Some(fault.line), key, what }
     }
 }
 
@@ -58,12 +57,12 @@ pub(super) struct WebConfig {
 }
 
 impl WebConfig {
-    pub(super) fn load(file: &Path) -> Result<Self, ConfigError> {
+    pub(super) fn load(file: &Path, files: &Files) -> Result<Self, ConfigError> {
         let unreadable = |what: String| ConfigError { file: file.to_owned(), line: None, key: None, what };
-        let bytes = read(file, MOST_BYTES).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
+        let bytes = files.read(file).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8".to_owned()))?;
         let directory = file.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, directory).map_err(|fault| ConfigError::new(file, fault))
+        Self::parse(&text, directory).map_err(|fault| ConfigError::new(file, &fault))
     }
 
     /// Paths in it are below `directory`, unless they are absolute.
@@ -88,16 +87,6 @@ impl WebConfig {
         }
         Ok(config)
     }
-}
-
-/// Reads a file that is no larger than it may be: it could be a device, or a log.
-pub(super) fn read(file: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {most} bytes")));
-    }
-    Ok(bytes)
 }
 
 fn tls(node: &Node, directory: &Path) -> Result<Option<TlsSettings>, Fault> {
@@ -221,7 +210,7 @@ fn header(entry: &Entry, parent: &str) -> Result<Option<(HeaderName, HeaderValue
     let text = Some(setting.text()?).filter(|text| !text.is_empty());
     let Some(text) = text else { return Ok(None) };
     if !allowed.is_empty() && !allowed.contains(&text) {
-        return Err(fault(format!("'{text}' is not one of: {}", allowed.join(", "))));
+        return Err(fault(format!("'{}' is not one of: {}", yaml::shown(text), allowed.join(", "))));
     }
     let value = HeaderValue::from_str(text).map_err(|_| fault("it has characters that no header has".to_owned()))?;
     let name = HeaderName::from_bytes(entry.key.as_bytes()).map_err(|error| fault(error.to_string()))?;
@@ -304,7 +293,7 @@ impl<'a> Setting<'a> {
             old @ ("TLS10" | "TLS11") => {
                 Err(self.fault(format!("{old} is not supported, since it is broken: TLS12 or TLS13")))
             }
-            other => Err(self.fault(format!("'{other}' is not one of: TLS12, TLS13"))),
+            other => Err(self.fault(format!("'{}' is not one of: TLS12, TLS13", yaml::shown(other)))),
         }
     }
 
@@ -318,7 +307,8 @@ impl<'a> Setting<'a> {
                 "{weak} is not supported, since it lets everybody in: RequireAndVerifyClientCert is what verifies"
             ))),
             other => Err(self.fault(format!(
-                "'{other}' is not one of: NoClientCert, VerifyClientCertIfGiven, RequireAndVerifyClientCert"
+                "'{}' is not one of: NoClientCert, VerifyClientCertIfGiven, RequireAndVerifyClientCert",
+                yaml::shown(other)
             ))),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{SocketAddr, ToSocketAddrs as _},
     os::unix::{
         fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
         net::UnixStream as BlockingUnixStream,
@@ -15,12 +15,13 @@ use nix::sys::{
     stat::{Mode, fchmod},
 };
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 
 use super::address::Address;
 
-/// Connections that the kernel holds until they are taken. Each is taken at once, if only to be closed.
-const BACKLOG: u32 = 1024;
+/// Connections that the kernel holds until they are taken (at most net.core.somaxconn). Each is taken soon, if only to be closed; a client whose SYN
+/// finds no room comes again a second later.
+const BACKLOG: u32 = 4096;
 
 /// What the kernel takes of an answer that the client does not read; it doubles this for what it needs itself (tcp(7)). A
 /// compressed scrape of thousands of series is smaller. Without it, it takes megabytes for each client.
@@ -89,9 +90,9 @@ impl Listener {
     /// Listens. A name with several addresses is listened at by the first that works, as Prometheus' exporters do.
     ///
     /// Needs a tokio runtime.
-    pub async fn bind(address: &Address) -> Result<Self, ListenError> {
+    pub fn bind(address: &Address) -> Result<Self, ListenError> {
         match address {
-            Address::Tcp { host, port } => tcp(address, host, *port).await,
+            Address::Tcp { host, port } => tcp(address, host, *port),
             Address::Unix { path, mode } => unix(address, path, *mode),
         }
     }
@@ -126,12 +127,13 @@ impl Listener {
     }
 }
 
-async fn tcp(address: &Address, host: &str, port: u16) -> Result<Listener, ListenError> {
+fn tcp(address: &Address, host: &str, port: u16) -> Result<Listener, ListenError> {
     let candidates: Vec<SocketAddr> = if host.is_empty() {
         // With the kernel's defaults (net.ipv6.bindv6only = 0) the first takes IPv4 too; the second is for hosts without IPv6.
         vec![([0_u16; 8], port).into(), ([0_u8; 4], port).into()]
     } else {
-        let found = lookup_host((host, port)).await;
+        // Not by tokio, which has a thread wait for the answer. That one would keep the privileges that are given up once this listens.
+        let found = (host, port).to_socket_addrs();
         found.map_err(|source| ListenError::Name { address: address.clone(), source })?.collect()
     };
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");

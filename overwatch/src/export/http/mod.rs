@@ -12,6 +12,9 @@ mod answer;
 mod config;
 mod connection;
 mod counters;
+mod files;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod limits;
 mod listen;
 mod scrape;
@@ -49,6 +52,7 @@ pub use self::{
     answer::{MetricsPath, MetricsPathError},
     config::ConfigError,
     counters::{CODES, Counters, Handler, Phase},
+    files::Files,
     limits::Limits,
     listen::{ListenError, Listener},
     scrape::{Ask, Asks},
@@ -96,29 +100,31 @@ pub struct Server {
 /// What the configuration file says, and the certificates that it names, of one moment.
 #[derive(Debug, Default)]
 struct Security {
+    /// What it was made of.
+    files: Files,
     tls: Option<Arc<ServerConfig>>,
     users: Option<Users>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Security {
-    fn load(file: &Path) -> Result<Self, ConfigError> {
-        let config = WebConfig::load(file)?;
-        let tls = config.tls.map(|settings| settings.server_config()).transpose();
-        let tls = tls.map_err(|fault| ConfigError::new(file, fault))?;
-        Ok(Self { tls: tls.map(Arc::new), users: config.users, headers: config.headers })
+    fn load(file: &Path, files: &Files) -> Result<Self, ConfigError> {
+        let config = WebConfig::load(file, files)?;
+        let tls = config.tls.map(|settings| settings.server_config(files)).transpose();
+        let tls = tls.map_err(|fault| ConfigError::new(file, &fault))?;
+        Ok(Self { files: files.clone(), tls: tls.map(Arc::new), users: config.users, headers: config.headers })
     }
 }
 
 /// Whether a file of `--web.config.file` could be used, with the certificates that it names.
 pub fn check_config(file: &Path) -> Result<(), ConfigError> {
-    Security::load(file).map(|_| ())
+    Security::load(file, &Files::of(file)).map(|_| ())
 }
 
 impl Server {
-    /// Reads the configuration file. The other end is where it will be asked for metrics.
-    pub fn new(settings: Settings, config_file: Option<&Path>) -> Result<(Arc<Self>, Asks), StartError> {
-        let security = config_file.map(Security::load).transpose()?.unwrap_or_default();
+    /// With the configuration file, if there is one, and those that it names. The other end is where it will be asked for metrics.
+    pub fn new(settings: Settings, config_file: Option<&Path>, files: &Files) -> Result<(Arc<Self>, Asks), StartError> {
+        let security = config_file.map(|file| Security::load(file, files)).transpose()?.unwrap_or_default();
         let mut secret = [0; 32];
         ring::default_provider().secure_random.fill(&mut secret).map_err(|_| StartError::Random)?;
         let counters = Arc::new(Counters::default());
@@ -137,11 +143,15 @@ impl Server {
         Ok((Arc::new(server), asks))
     }
 
-    /// Reads the configuration file and its certificates anew. When that fails, all stays as it was. Connections that wait
+    /// Takes the configuration file and its certificates anew. When something is wrong with them, all stays as it was. Connections that wait
     /// are closed, others after their answer, so that from here on all come by the new certificates and passwords.
-    pub fn reload(&self) -> Result<(), ConfigError> {
+    pub fn reload(&self, files: &Files) -> Result<(), ConfigError> {
         let Some(file) = &self.config_file else { return Ok(()) };
-        let security = Arc::new(Security::load(file)?);
+        // Nobody has to come anew because of a change elsewhere.
+        if self.security().files == *files {
+            return Ok(());
+        }
+        let security = Arc::new(Security::load(file, files)?);
         *self.security.write().unwrap_or_else(PoisonError::into_inner) = security;
         self.slots.close_waiting();
         Ok(())
@@ -190,7 +200,7 @@ async fn accept(server: Arc<Server>, listener: Listener, mut stop: watch::Receiv
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept() => match accepted {
                 Ok(socket) => {
-                    take(&server, socket, &stopped, &mut connections);
+                    take(&server, socket, &stopped, &mut connections).await;
                     // Lets the one that made room go before the next comes.
                     yield_now().await;
                 }
@@ -212,10 +222,10 @@ async fn accept(server: Arc<Server>, listener: Listener, mut stop: watch::Receiv
 }
 
 /// Serves a connection, or closes it when there is no place.
-fn take(server: &Arc<Server>, socket: Socket, stop: &watch::Receiver<bool>, connections: &mut JoinSet<()>) {
+async fn take(server: &Arc<Server>, socket: Socket, stop: &watch::Receiver<bool>, connections: &mut JoinSet<()>) {
     let security = server.security();
     let phase = if security.tls.is_some() { Phase::Handshake } else { Phase::Header };
-    let Some(place) = server.slots.admit(phase) else { return };
+    let Some(place) = server.slots.admit(phase).await else { return };
     let connection = Connection { server: Arc::clone(server), security, place, stop: stop.clone() };
     match socket {
         Socket::Tcp(stream) => {

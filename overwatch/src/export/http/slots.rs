@@ -7,18 +7,27 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use super::counters::{Counters, Phase};
 
 /// An answer that is not taken within that time makes room too.
 const SLOW: Duration = Duration::from_secs(1);
 
+/// For so long a connection waits for a place when all are being answered, which takes milliseconds. Meanwhile others wait in the kernel's queue,
+/// which is bounded, in the order in which they came.
+const HOLD: Duration = Duration::from_millis(750);
+const LOOK: Duration = Duration::from_millis(50);
+
 /// All places.
 #[derive(Debug)]
 pub(super) struct Slots {
     most: usize,
     taken: Mutex<Taken>,
+    freed: Notify,
     counters: Arc<Counters>,
 }
 
@@ -91,20 +100,38 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         self.slots.lock().slots.remove(&self.number);
         self.slots.counters.open_connections.fetch_sub(1, Relaxed);
+        self.slots.freed.notify_one();
     }
 }
 
 impl Slots {
     pub(super) fn new(most: usize, counters: Arc<Counters>) -> Self {
-        Self { most, taken: Mutex::default(), counters }
+        Self { most, taken: Mutex::default(), freed: Notify::new(), counters }
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection; `None` when all are taken and busy.
-    pub(super) fn admit(self: &Arc<Self>, phase: Phase) -> Option<Admitted> {
+    /// A place for a new connection; `None` when all are taken, and busy for longer than it waits.
+    pub(super) async fn admit(self: &Arc<Self>, phase: Phase) -> Option<Admitted> {
+        let in_time = async {
+            loop {
+                if let Some(place) = self.try_admit(phase) {
+                    return place;
+                }
+                // One whose answer is not taken may make room by now.
+                let _freed = timeout(LOOK, self.freed.notified()).await;
+            }
+        };
+        let place = timeout(HOLD, in_time).await.ok();
+        if place.is_none() {
+            self.counters.refused_connections.fetch_add(1, Relaxed);
+        }
+        place
+    }
+
+    fn try_admit(self: &Arc<Self>, phase: Phase) -> Option<Admitted> {
         let mut taken = self.lock();
         if taken.slots.len() >= self.most {
             let now = Instant::now();
@@ -112,10 +139,7 @@ impl Slots {
                 let (phase, since) = slot.state();
                 Some((precedence(phase, since, now)?, *number))
             });
-            let Some((_, number)) = ranked.min() else {
-                self.counters.refused_connections.fetch_add(1, Relaxed);
-                return None;
-            };
+            let (_, number) = ranked.min()?;
             if let Some(slot) = taken.slots.remove(&number) {
                 slot.evicted.notify_one();
                 self.counters.evicted_connections.fetch_add(1, Relaxed);
@@ -160,10 +184,10 @@ mod tests {
         let (slots, counters) = slots(phases.len());
         let mut taken = Vec::new();
         for phase in phases {
-            taken.push(slots.admit(*phase).unwrap());
+            taken.push(slots.admit(*phase).await.unwrap());
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        let new = slots.admit(Phase::Header);
+        let new = slots.admit(Phase::Header).await;
         let evicted: Vec<_> = (0..taken.len()).filter(|index| is_evicted(&taken[*index])).collect();
         assert!(evicted.len() <= 1);
         assert_eq!(new.is_some(), evicted.len() == 1);
@@ -190,20 +214,36 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_just_being_written_is_let_be() {
         let (slots, _) = slots(1);
-        let first = slots.admit(Phase::Header).unwrap();
+        let first = slots.admit(Phase::Header).await.unwrap();
         first.slot().enter(Phase::Writing);
-        assert!(slots.admit(Phase::Header).is_none());
-        tokio::time::advance(Duration::from_millis(999)).await;
-        assert!(slots.admit(Phase::Header).is_none());
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(slots.admit(Phase::Header).is_some());
+        let start = Instant::now();
+        assert!(slots.admit(Phase::Header).await.is_none());
+        assert_eq!(start.elapsed(), HOLD);
+        assert!(slots.admit(Phase::Header).await.is_some());
+        assert!(start.elapsed() >= SLOW && start.elapsed() <= SLOW + LOOK);
     }
 
-    #[test]
-    fn a_place_is_given_back() {
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_while_all_are_answered_waits_for_the_first_that_is_through() {
+        let (slots, counters) = slots(1);
+        let first = slots.admit(Phase::Header).await.unwrap();
+        first.slot().enter(Phase::Serving);
+        let through = async {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            drop(first);
+        };
+        let start = Instant::now();
+        let (second, ()) = tokio::join!(slots.admit(Phase::Header), through);
+        assert!(second.is_some());
+        assert_eq!(start.elapsed(), Duration::from_millis(30));
+        assert_eq!(counters.refused_connections.load(Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_place_is_given_back() {
         let (slots, counters) = slots(1);
         for _ in 0..3 {
-            let admitted = slots.admit(Phase::Header).unwrap();
+            let admitted = slots.admit(Phase::Header).await.unwrap();
             assert_eq!(counters.open_connections.load(Relaxed), 1);
             drop(admitted);
         }

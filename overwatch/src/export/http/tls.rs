@@ -1,6 +1,9 @@
 //! TLS by rustls with ring: from settings and files to what a handshake needs.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio_rustls::rustls::{
     self, NamedGroup, RootCertStore, ServerConfig,
@@ -10,7 +13,10 @@ use tokio_rustls::rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{config, yaml::Fault};
+use super::{
+    files::Files,
+    yaml::{self, Fault},
+};
 
 /// A bundle of every public CA has half of that.
 const MOST_BYTES: u64 = 1024 * 1024;
@@ -51,16 +57,24 @@ impl Pem {
         Fault::new(self.line, &self.key, what)
     }
 
-    fn read(&self) -> Result<Vec<u8>, Fault> {
+    fn read(&self, files: &Files) -> Result<Vec<u8>, Fault> {
         match &self.source {
             PemSource::Inline(text) => Ok(text.as_bytes().to_vec()),
-            PemSource::File(path) => config::read(path, MOST_BYTES)
-                .map_err(|error| self.fault(format!("cannot read {}: {error}", path.display()))),
+            PemSource::File(path) => {
+                files.read(path).map_err(|error| self.fault(format!("cannot read {}: {error}", path.display())))
+            }
         }
     }
 
-    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Fault> {
-        let bytes = self.read()?;
+    fn file(&self) -> Option<(&Path, u64)> {
+        match &self.source {
+            PemSource::Inline(_) => None,
+            PemSource::File(path) => Some((path, MOST_BYTES)),
+        }
+    }
+
+    fn certificates(&self, files: &Files) -> Result<Vec<CertificateDer<'static>>, Fault> {
+        let bytes = self.read(files)?;
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
         match found {
             Ok(certificates) if certificates.is_empty() => Err(self.fault("there is no PEM certificate in it")),
@@ -116,8 +130,14 @@ const CURVES: [(&str, NamedGroup); 3] =
     [("X25519", NamedGroup::X25519), ("CurveP256", NamedGroup::secp256r1), ("CurveP384", NamedGroup::secp384r1)];
 
 impl TlsSettings {
-    /// Reads the files.
-    pub(super) fn server_config(&self) -> Result<ServerConfig, Fault> {
+    /// The files that it names, with the most bytes that each may have.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
+        let ca = self.client_auth.as_ref().map(|auth| &auth.ca);
+        [Some(&self.certificate), Some(&self.key), ca].into_iter().flatten().filter_map(Pem::file)
+    }
+
+    /// What a handshake needs.
+    pub(super) fn server_config(&self, files: &Files) -> Result<ServerConfig, Fault> {
         let provider = Arc::new(self.protocol.provider()?);
         let versions: Vec<_> = [(Version::Tls12, &TLS12), (Version::Tls13, &TLS13)]
             .into_iter()
@@ -129,10 +149,10 @@ impl TlsSettings {
         let builder = builder.with_protocol_versions(&versions).map_err(unusable)?;
         let builder = match &self.client_auth {
             None => builder.with_no_client_auth(),
-            Some(auth) => builder.with_client_cert_verifier(auth.verifier(provider)?),
+            Some(auth) => builder.with_client_cert_verifier(auth.verifier(provider, files)?),
         };
-        let chain = self.certificate.certificates()?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key.read()?)
+        let chain = self.certificate.certificates(files)?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key.read(files)?)
             .map_err(|_| self.key.fault("there is no PEM private key in it that is not encrypted"))?;
         let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => self.key.fault("it is not the key of the certificate"),
@@ -157,7 +177,7 @@ impl Protocol {
             for (wanted, line) in &self.cipher_suites {
                 let Some(suite) = old.iter().find(|suite| name(suite) == *wanted) else {
                     let known: Vec<_> = old.iter().map(name).collect();
-                    let what = format!("'{wanted}' is not supported; there are: {}", known.join(", "));
+                    let what = format!("'{}' is not supported; there are: {}", yaml::shown(wanted), known.join(", "));
                     return Err(Fault::new(*line, "tls_server_config.cipher_suites", what));
                 };
                 provider.cipher_suites.push(*suite);
@@ -170,7 +190,7 @@ impl Protocol {
                 let found = all.iter().find(|known| Some(known.name()) == group);
                 let Some(found) = found else {
                     let known = CURVES.map(|(name, _)| name).join(", ");
-                    let what = format!("'{wanted}' is not supported; there are: {known}");
+                    let what = format!("'{}' is not supported; there are: {known}", yaml::shown(wanted));
                     return Err(Fault::new(*line, "tls_server_config.curve_preferences", what));
                 };
                 provider.kx_groups.push(*found);
@@ -181,9 +201,9 @@ impl Protocol {
 }
 
 impl ClientAuth {
-    fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Fault> {
+    fn verifier(&self, provider: Arc<CryptoProvider>, files: &Files) -> Result<Arc<dyn ClientCertVerifier>, Fault> {
         let mut roots = RootCertStore::empty();
-        for certificate in self.ca.certificates()? {
+        for certificate in self.ca.certificates(files)? {
             roots
                 .add(certificate)
                 .map_err(|error| self.ca.fault(format!("it has a certificate that is none: {error}")))?;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
+use saphyr_parser::{Event, Parser, ScalarStyle, StrInput};
 
 /// A configuration has three levels.
 const DEEPEST: usize = 8;
@@ -23,6 +23,27 @@ impl Fault {
     pub(super) fn new(line: usize, key: &str, what: impl Into<String>) -> Self {
         Self { line, key: key.to_owned(), what: what.into() }
     }
+}
+
+/// Longer keys and values are cut where they are shown.
+const LONGEST_SHOWN: usize = 80;
+
+/// A key or a value of the file, as a message has it.
+pub(super) fn shown(text: &str) -> String {
+    let more = if text.chars().nth(LONGEST_SHOWN).is_some() { "..." } else { "" };
+    one_line(text.chars().take(LONGEST_SHOWN)) + more
+}
+
+/// Without what breaks a line or steers a terminal.
+pub(super) fn one_line(text: impl Iterator<Item = char>) -> String {
+    let mut line = String::new();
+    for letter in text {
+        match letter {
+            '\'' | '"' | '\\' => line.push(letter),
+            letter => line.extend(letter.escape_debug()),
+        }
+    }
+    line
 }
 
 /// A value and the line that it begins at, counted from 1.
@@ -82,14 +103,18 @@ impl<'a> Reader<'a> {
         match self.parser.next() {
             None => Ok(None),
             Some(Ok((event, span))) => {
-                self.line = line_of(&span);
+                self.line = self.within(span.start.line());
                 Ok(Some(event))
             }
             Some(Err(error)) => {
-                self.line = error.marker().line().min(self.last).max(1);
+                self.line = self.within(error.marker().line());
                 Err(self.fault(&format!("not YAML: {}", error.info())))
             }
         }
+    }
+
+    fn within(&self, line: usize) -> usize {
+        line.min(self.last).max(1)
     }
 
     fn expected(&mut self) -> Result<Event<'a>, Fault> {
@@ -147,10 +172,6 @@ impl<'a> Reader<'a> {
             entries.push(Entry { key, line, node: self.node(event, depth + 1)? });
         }
     }
-}
-
-fn line_of(span: &Span) -> usize {
-    span.start.line().max(1)
 }
 
 fn scalar(text: Cow<'_, str>, style: ScalarStyle) -> Value {

@@ -43,6 +43,16 @@ impl WaitTotals {
         self.count += 1;
         self.sum += waited;
     }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, more: &Self) -> Self {
+        Self {
+            at_most: std::array::from_fn(|place| self.at_most[place] + more.at_most[place]),
+            count: self.count + more.count,
+            sum: self.sum + more.sum,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Sums by label set, of which only so many stand by themselves.
 //!
-//! Invariant: what was added to a sum is in the sum of one label set or in that of the others, so the sum of all never goes back. A sum that
-//! stands by itself only grows while it is there.
+//! Invariant: what was added is in the sum of one label set, in that of the others, or in what those had that have ended. The first two are
+//! shown, and only grow while they are there. The last is not, and not added to the others: readers take what a counter has grown by for what
+//! happened just now, so the bytes of a backup would be moved once more an hour later, in an instant.
 
 use std::{cmp::Reverse, collections::HashMap, fmt::Debug, hash::Hash, time::Duration};
 
@@ -25,7 +26,7 @@ pub struct SeriesCounts {
     pub limit: usize,
     /// Those that do.
     pub series: usize,
-    /// Those that did, and have been added to the others since the start. One that came back counts again.
+    /// How often something was put on the others since there was no room.
     pub folded: u64,
 }
 
@@ -35,6 +36,8 @@ pub(super) struct Series<K, S> {
     limit: usize,
     own: HashMap<K, Own<S>>,
     other: S,
+    /// What those had that have ended.
+    ended: S,
     folded: u64,
     /// All that was ever added.
     added: S,
@@ -42,7 +45,7 @@ pub(super) struct Series<K, S> {
 
 impl<K: Clone + Eq + Hash, S: Sums> Series<K, S> {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, own: HashMap::new(), other: S::default(), folded: 0, added: S::default() }
+        Self { limit, own: HashMap::new(), other: S::default(), ended: S::default(), folded: 0, added: S::default() }
     }
 
     /// Adds to the sums of a label set; to those of the others where there is no room for one more. With nothing to add, it is there.
@@ -54,23 +57,45 @@ impl<K: Clone + Eq + Hash, S: Sums> Series<K, S> {
             self.own.insert(key.clone(), Own { sums: more, changed_ns: now_ns });
         } else {
             self.other = self.other.plus(more);
+            self.folded += 1;
         }
     }
 
-    /// Adds those to the others in which nothing is open and has changed for so long.
-    pub(super) fn fold_idle(&mut self, now_ns: u64, idle: Duration, is_open: impl Fn(&K) -> bool) {
-        let Self { own, other, folded, .. } = self;
+    /// Ends those in which nothing is open and has changed for so long.
+    pub(super) fn end_idle(&mut self, now_ns: u64, idle: Duration, is_open: impl Fn(&K) -> bool) {
+        let Self { own, ended, .. } = self;
         own.retain(|key, own| {
             let stays = is_open(key) || u128::from(now_ns.saturating_sub(own.changed_ns)) < idle.as_nanos();
             if !stays {
-                *other = other.plus(own.sums);
-                *folded += 1;
+                *ended = ended.plus(own.sums);
             }
             stays
         });
     }
 
-    /// Sets the limit. Where it is lower now, those are added to the others that have been idle longest.
+    /// Makes one of those that have one name: what has nothing open is added to the one of them that changed last. They are shown as one series,
+    /// which would go back when the first of them ends.
+    pub(super) fn merge<N: Eq + Hash>(&mut self, name: impl Fn(&K) -> N, is_open: impl Fn(&K) -> bool) {
+        let mut latest: HashMap<N, (bool, u64, K)> = HashMap::new();
+        for (key, own) in &self.own {
+            let rank = (is_open(key), own.changed_ns);
+            let last = latest.entry(name(key)).or_insert_with(|| (rank.0, rank.1, key.clone()));
+            if rank > (last.0, last.1) {
+                *last = (rank.0, rank.1, key.clone());
+            }
+        }
+        let into = |key: &K| latest.get(&name(key)).map(|(.., last)| last).filter(|last| *last != key && !is_open(key));
+        let merged: Vec<(K, K)> = self.own.keys().filter_map(|key| Some((key.clone(), into(key)?.clone()))).collect();
+        for (key, into) in merged {
+            if let Some(own) = self.own.remove(&key)
+                && let Some(last) = self.own.get_mut(&into)
+            {
+                last.sums = last.sums.plus(own.sums);
+            }
+        }
+    }
+
+    /// Sets the limit. Where it is lower now, those end that have been idle longest.
     pub(super) fn limit(&mut self, limit: usize, is_open: impl Fn(&K) -> bool) {
         self.limit = limit;
         let beyond = self.own.len().saturating_sub(limit);
@@ -81,7 +106,7 @@ impl<K: Clone + Eq + Hash, S: Sums> Series<K, S> {
         keys.sort_by_key(|(is_open, changed_ns, _)| Reverse((*is_open, *changed_ns)));
         for (_, _, key) in &keys[limit..] {
             if let Some(own) = self.own.remove(key) {
-                self.other = self.other.plus(own.sums);
+                self.ended = self.ended.plus(own.sums);
                 self.folded += 1;
             }
         }
@@ -104,9 +129,14 @@ impl<K: Clone + Eq + Hash, S: Sums> Series<K, S> {
         SeriesCounts { limit: self.limit, series: self.own.len(), folded: self.folded }
     }
 
-    /// The sums of all of them together, counted anew.
+    /// What those had that have ended.
+    pub(super) fn ended(&self) -> S {
+        self.ended
+    }
+
+    /// The sums of all of them together, also of those that have ended, counted anew.
     pub(super) fn total(&self) -> S {
-        self.own().fold(self.other, |sum, (_, sums)| sum.plus(sums))
+        self.own().fold(self.other.plus(self.ended()), |sum, (_, sums)| sum.plus(sums))
     }
 
     /// True when nothing was lost or counted twice.
@@ -142,7 +172,7 @@ mod tests {
             series.add(&key, more, 0);
         }
         assert_eq!(sums(&series), (vec![(1, 6), (2, 9)], 8));
-        assert_eq!(series.counts(), SeriesCounts { limit: 2, series: 2, folded: 0 });
+        assert_eq!(series.counts(), SeriesCounts { limit: 2, series: 2, folded: 2 });
         // With more room, the next that moves has sums of its own from then on.
         series.limit(3, |_| false);
         series.add(&3, 2, 0);
@@ -151,22 +181,23 @@ mod tests {
     }
 
     #[test]
-    fn who_is_idle_makes_room() {
+    fn who_is_idle_ends_and_makes_room() {
         let mut series = Series::new(2);
         series.add(&1, 5, 100);
         series.add(&2, 6, 105);
         series.add(&3, 7, 106);
         for (now_ns, open, left) in [(109, 0, vec![1, 2]), (110, 1, vec![1, 2]), (110, 0, vec![2]), (115, 2, vec![2])] {
-            series.fold_idle(now_ns, IDLE, |key| *key == open);
+            series.end_idle(now_ns, IDLE, |key| *key == open);
             assert_eq!(sums(&series).0.iter().map(|(key, _)| *key).collect::<Vec<_>>(), left, "{now_ns}");
         }
-        assert_eq!((series.other(), series.counts().folded), (12, 1));
+        // The others have not moved what it did.
+        assert_eq!((series.other(), series.ended(), series.counts().folded), (7, 5, 1));
         series.add(&3, 1, 116);
         // It comes back, and begins anew.
-        series.fold_idle(126, IDLE, |_| false);
+        series.end_idle(126, IDLE, |_| false);
         series.add(&1, 1, 127);
-        assert_eq!(sums(&series), (vec![(1, 1)], 19));
-        assert_eq!(series.counts(), SeriesCounts { limit: 2, series: 1, folded: 3 });
+        assert_eq!((sums(&series), series.ended()), ((vec![(1, 1)], 7), 12));
+        assert_eq!(series.counts(), SeriesCounts { limit: 2, series: 1, folded: 1 });
     }
 
     #[test]
@@ -178,11 +209,32 @@ mod tests {
         // What is open is not idle.
         let is_open = |key: &u8| *key == 2;
         series.limit(3, is_open);
-        assert_eq!(sums(&series), (vec![(1, 1), (2, 2), (3, 3)], 9));
+        assert_eq!((sums(&series), series.ended()), ((vec![(1, 1), (2, 2), (3, 3)], 0), 9));
         series.limit(1, is_open);
-        assert_eq!(sums(&series), (vec![(2, 2)], 13));
+        assert_eq!((sums(&series), series.ended()), ((vec![(2, 2)], 0), 13));
         series.limit(0, is_open);
         series.add(&2, 1, 60);
-        assert_eq!((sums(&series), series.counts().folded), ((Vec::new(), 16), 5));
+        assert_eq!((sums(&series), series.ended(), series.counts().folded), ((Vec::new(), 1), 15, 6));
+    }
+
+    #[test]
+    fn those_of_one_name_are_one_as_soon_as_nothing_is_open() {
+        let tens = |key: &u8| key / 10;
+        let mut series = Series::new(9);
+        for (key, more, now_ns) in [(10, 5, 100), (11, 6, 105), (12, 7, 103), (20, 1, 100), (30, 1, 100), (31, 2, 101)]
+        {
+            series.add(&key, more, now_ns);
+        }
+        // 30 goes on to be used, though 31 changed last.
+        series.merge(tens, |key| *key == 30);
+        assert_eq!(sums(&series), (vec![(11, 18), (20, 1), (30, 3)], 0));
+        // Two that are open stay two.
+        series.add(&10, 1, 106);
+        series.merge(tens, |key| [10, 11].contains(key));
+        assert_eq!(sums(&series), (vec![(10, 1), (11, 18), (20, 1), (30, 3)], 0));
+        // One that has merged does not take the rest along when its time has come.
+        series.merge(tens, |key| *key == 10);
+        series.end_idle(115, IDLE, |_| false);
+        assert_eq!((sums(&series), series.ended()), ((vec![(10, 19)], 0), 4));
     }
 }

@@ -468,13 +468,14 @@ impl Simulation {
             open: sum.open + sums.open,
         });
         let ports = self.services.ports().fold(self.services.other_ports(), |sum, (_, totals)| sum.plus(totals));
+        let ports = ports.plus(self.services.ports.ended());
         let (services, endings) = self.truth.total();
-        assert_eq!(all.totals, services, "sample {}", self.samples);
+        assert_eq!(all.totals.plus(self.services.services.ended()), services, "sample {}", self.samples);
         assert_eq!(self.services.unattributed_bytes(), self.truth.unattributed);
         assert_eq!(ports, endings, "sample {}", self.samples);
         assert_eq!(all.open, self.open.len() as u64);
         assert_eq!(all.open, self.model.counts().open_connections);
-        assert_eq!(ports.endings().map(|(_, count)| count).sum::<u64>(), all.totals.closed);
+        assert_eq!(ports.endings().map(|(_, count)| count).sum::<u64>(), services.closed);
     }
 
     /// Each service by itself, where all of them have a series.
@@ -525,7 +526,7 @@ fn has_grown(before: &ServiceTotals, now: &ServiceTotals) -> bool {
 
 #[test]
 fn the_sum_of_all_series_is_what_was_put_in_whatever_the_limits() {
-    let (mut samples, mut folded, mut twins, mut late_resets, mut lost) = (0, 0, 0, 0, 0);
+    let (mut samples, mut folded, mut ended, mut twins, mut late_resets, mut lost) = (0, 0, 0, 0, 0, 0);
     for seed in 0..16 {
         let mut simulation = Simulation::new(seed, Limits { services: 16, ports: 16, idle: IDLE });
         for _ in 0..2_000 {
@@ -534,12 +535,13 @@ fn the_sum_of_all_series_is_what_was_put_in_whatever_the_limits() {
         simulation.finish();
         samples += simulation.samples;
         folded += simulation.services.service_counts().folded + simulation.services.port_counts().folded;
+        ended += simulation.services.services.ended().closed;
         twins += simulation.twins;
         late_resets += simulation.late_resets;
         lost += simulation.all_lost;
     }
     // Otherwise nothing was tried.
-    assert!(samples > 1_000 && folded > 1_000, "{folded} folded in {samples} samples");
+    assert!(samples > 1_000 && folded > 1_000 && ended > 100, "{folded} folded, {ended} ended in {samples} samples");
     assert!(twins > 200 && late_resets > 200 && lost > 50, "{twins} {late_resets} {lost}");
 }
 

@@ -240,6 +240,19 @@ fn segments_sent_again_are_known_of_those_that_reached_close() {
     assert_eq!(models.endings(), [("server 80".to_owned(), vec![(Some("closed_by_us"), 2)], 3)]);
 }
 
+/// An interval with these rows.
+fn moved(rows: Vec<Row>) -> Snapshot {
+    Snapshot {
+        time: std::time::SystemTime::UNIX_EPOCH,
+        interval: Duration::from_secs(1),
+        rows,
+        unattributed_sent_bytes: 0,
+        unattributed_received_bytes: 0,
+        skipped_runs: None,
+        lost_events: 0,
+    }
+}
+
 #[test]
 fn bytes_are_on_the_service_of_their_row() {
     let mut models = Models::new();
@@ -257,15 +270,7 @@ fn bytes_are_on_the_service_of_their_row() {
         Row { role: None, ..row() },
         Row { role: None, ..client(443) },
     ];
-    let snapshot = Snapshot {
-        time: std::time::SystemTime::UNIX_EPOCH,
-        interval: Duration::from_secs(1),
-        rows,
-        unattributed_sent_bytes: 7,
-        unattributed_received_bytes: 8,
-        skipped_runs: None,
-        lost_events: 0,
-    };
+    let snapshot = Snapshot { unattributed_sent_bytes: 7, unattributed_received_bytes: 8, ..moved(rows) };
     for times in 1..3 {
         models.services.update(&sample(), &snapshot, &models.open);
         let name = |service: &Service| {
@@ -307,7 +312,7 @@ fn a_port_that_somebody_begins_to_listen_at_does_not_change_what_is_open() {
 }
 
 #[test]
-fn what_is_idle_gives_its_place_to_others_and_open_connections_keep_it() {
+fn what_is_idle_ends_and_makes_room_and_open_connections_keep_it() {
     let mut models = Models::new();
     models.services.set_limits(&Limits { services: 1, ports: 1, idle: Duration::from_secs(2) });
     let of_port = |created_ns, local_port| Change { local_port, ..told(created_ns, (3, 1)) };
@@ -324,10 +329,30 @@ fn what_is_idle_gives_its_place_to_others_and_open_connections_keep_it() {
     models.update(sample());
     models.update(sample());
     assert_eq!(models.series(), []);
-    assert_eq!(models.services.service_counts(), SeriesCounts { limit: 1, series: 0, folded: 1 });
+    assert_eq!(models.services.service_counts(), SeriesCounts { limit: 1, series: 0, folded: 2 });
     // The other one has a series of its own from its next change on.
     models.changes(&[Change { old: 1, new: 8, ..of_port(6, 81) }]);
     assert_eq!(models.series(), [of("server 81 nginx 9", 0, 0, 1)]);
     let others = models.services.other_services();
-    assert_eq!((others.totals.opened, others.totals.closed, others.open), (2, 1, 0));
+    assert_eq!((others.totals.opened, others.totals.closed, others.open), (1, 0, 0));
+}
+
+#[test]
+fn a_group_that_was_made_again_goes_on_as_the_one_before() {
+    let mut models = Models::new();
+    models.services.set_limits(&Limits { services: 9, ports: 9, idle: Duration::from_secs(3) });
+    let path = |number| (number != 8).then_some("/system.slice/nginx.service");
+    let of = |cgroup_id| Row { process: Some(Process { pid: 42, comm: "nginx".to_owned(), cgroup_id }), ..row() };
+    let mut shown = Vec::new();
+    // nginx is started anew, and moves bytes for longer than what is idle stays.
+    for cgroup_id in [9, 8, 10, 10, 10, 10] {
+        models.seconds += 1;
+        let sample = Sample { monotonic_ns: models.seconds * SECOND, ..sample() };
+        models.services.update(&sample, &moved(vec![of(cgroup_id)]), &models.open);
+        models.services.merge(&path);
+        let of_path = models.services.services().filter(|(service, _)| service.cgroup_id.and_then(path).is_some());
+        shown.push(of_path.map(|(_, sums)| sums.totals.sent_bytes).collect::<Vec<_>>());
+    }
+    assert_eq!(shown, [[1_000], [1_000], [2_000], [3_000], [4_000], [5_000]]);
+    assert_eq!(models.services.service_counts().series, 1);
 }

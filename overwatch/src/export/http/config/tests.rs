@@ -3,7 +3,7 @@ use crate::{export::http::users::tests::hash, random::Random};
 
 fn parse(text: &str) -> Result<WebConfig, String> {
     WebConfig::parse(text, Path::new("/etc/overwatch"))
-        .map_err(|fault| ConfigError::new(Path::new("web.yml"), fault).to_string())
+        .map_err(|fault| ConfigError::new(Path::new("web.yml"), &fault).to_string())
 }
 
 fn file(line: usize, key: &str, path: &str) -> Pem {
@@ -85,6 +85,8 @@ fn what_is_wrong_is_named() {
         ("basic_auth_users: !!map {}\n".to_owned(), "web.yml, line 1: tags are not supported"),
         ("[[[[[[[[[[[[]]]]]]]]]]]]".to_owned(), "web.yml, line 1: it is nested too deep"),
         ("? [a]\n: b\n".to_owned(), "web.yml, line 1: a key is not a plain text"),
+        // What is missing at the end is missing in the last line.
+        ("? ".to_owned(), "web.yml, line 1: there is no such key; there are: "),
         (format!("{TLS}{TLS}"), "web.yml, line 4, tls_server_config: it is there twice, first in line 1"),
         (
             "tls_config:\n".to_owned(),
@@ -176,6 +178,35 @@ fn what_is_wrong_is_named() {
     }
 }
 
+/// Who starts the daemon sees it in a terminal, and its log has lines.
+#[test]
+fn what_is_wrong_is_one_line() {
+    let escaped = r#""a\n\e[2J\u202e'b'""#;
+    let long = "x".repeat(81);
+    for (text, expected) in [
+        (
+            format!("{escaped}: 1\n"),
+            r"web.yml, line 1, a\n\u{1b}[2J\u{202e}'b': there is no such key; there are: tls_server_config, ",
+        ),
+        (
+            format!("http_server_config: {{headers: {{X-Frame-Options: {escaped}}}}}\n"),
+            r"web.yml, line 1, http_server_config.headers.X-Frame-Options: 'a\n\u{1b}[2J\u{202e}'b'' is not one of: deny",
+        ),
+        (
+            format!("tls_server_config: {{min_version: {escaped}}}\n"),
+            r"web.yml, line 1, tls_server_config.min_version: 'a\n\u{1b}[2J\u{202e}'b'' is not one of: TLS12, TLS13",
+        ),
+        (
+            format!("tls_server_config: {{client_auth_type: {long}}}\n"),
+            &format!("web.yml, line 1, tls_server_config.client_auth_type: '{}...' is not one of: ", &long[1..]),
+        ),
+        (format!("{long}: 1\n"), &format!("web.yml, line 1, {}...: there is no such key", &long[1..])),
+    ] {
+        let error = parse(&text).expect_err(&text);
+        assert!(error.starts_with(expected), "{text}\n{error}");
+    }
+}
+
 #[test]
 fn a_secret_is_in_no_message() {
     let config = parse(&format!("basic_auth_users: {{alice: {}}}", hash("a"))).unwrap();
@@ -190,7 +221,7 @@ fn a_secret_is_in_no_message() {
 fn a_file_that_cannot_be_read_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("web.yml");
-    let load = || WebConfig::load(&file).unwrap_err();
+    let load = || WebConfig::load(&file, &Files::of(&file)).unwrap_err();
     assert!(load().to_string().ends_with("web.yml: cannot be read: No such file or directory (os error 2)"));
     std::fs::write(&file, b"a: \xff\n").unwrap();
     assert_eq!((load().line, load().what), (None, "it is not UTF-8".to_owned()));

@@ -58,7 +58,7 @@ async fn whoever_takes_too_long_is_cut_off() {
 }
 
 #[tokio::test]
-async fn when_all_are_busy_the_next_is_closed_at_once() {
+async fn when_all_are_busy_the_next_is_closed_soon() {
     within(async {
         let (running, mut asks) = Running::silent(limited(Limits { connections: 2, ..patient() }), "").await;
         let scrape = || async { running.get("/metrics").await };

@@ -66,12 +66,12 @@ impl Running {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("web.yml");
         std::fs::write(&file, config).unwrap();
-        let (server, asks) = Server::new(settings, Some(&file)).unwrap();
+        let (server, asks) = Server::new(settings, Some(&file), &Files::of(&file)).unwrap();
         (Self::with(server, directory).await, asks)
     }
 
     async fn with(server: Arc<Server>, directory: TempDir) -> Self {
-        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or_default() };
@@ -193,4 +193,11 @@ impl Reply {
 
 fn write(path: &Path, text: impl AsRef<[u8]>) {
     std::fs::write(path, text).unwrap();
+}
+
+impl Server {
+    /// What the daemon does when it is told to.
+    fn reread(&self) -> Result<(), ConfigError> {
+        self.reload(&self.config_file.as_deref().map(Files::of).unwrap_or_default())
+    }
 }

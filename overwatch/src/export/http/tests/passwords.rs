@@ -82,30 +82,33 @@ async fn guessing_keeps_nobody_from_a_scrape() {
 #[tokio::test]
 async fn a_reload_changes_the_passwords() {
     within(async {
-        let running = Running::start(limited(patient()), &config("secret")).await;
+        let first = config("secret");
+        let running = Running::start(limited(patient()), &first).await;
         let old = basic("alice:secret");
         assert_eq!(running.get_with("/metrics", &old).await.code, 200);
         let waiting = running.connect().await;
         until(|| running.open() == 1).await;
 
         write(&running.file("web.yml"), "basic_auth_users:\n  alice: secret\n");
-        let error = running.server.reload().unwrap_err();
+        let error = running.server.reread().unwrap_err();
         assert_eq!((error.line, error.key.as_deref()), (Some(2), Some("basic_auth_users.alice")));
         assert!(
             error.to_string().contains("web.yml, line 2, basic_auth_users.alice: it is not a bcrypt hash"),
             "{error}"
         );
-        // All is as it was.
+        // All is as it was, also after a reload without a change.
+        write(&running.file("web.yml"), &first);
+        running.server.reread().unwrap();
         assert_eq!(running.get_with("/metrics", &old).await.code, 200);
         until(|| running.open() == 1).await;
 
         write(&running.file("web.yml"), config("new"));
-        running.server.reload().unwrap();
+        running.server.reread().unwrap();
         assert_eq!(exchange(waiting, b"").await, b"");
         assert_eq!(running.get_with("/metrics", &old).await.code, 401);
         assert_eq!(running.get_with("/metrics", &basic("alice:new")).await.code, 200);
         write(&running.file("web.yml"), "");
-        running.server.reload().unwrap();
+        running.server.reread().unwrap();
         running.assert_good_scrape().await;
     })
     .await;
@@ -117,7 +120,8 @@ async fn a_connection_that_is_busy_at_a_reload_ends_with_its_answer() {
         let (running, mut asks) = Running::silent(limited(patient()), "").await;
         let reload = async {
             let ask = asks.next().await.unwrap();
-            running.server.reload().unwrap();
+            write(&running.file("web.yml"), "# Another one.\n");
+            running.server.reread().unwrap();
             ask.answer(Ok(METRICS.to_owned()));
         };
         let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";

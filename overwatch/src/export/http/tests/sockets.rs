@@ -9,8 +9,8 @@ use super::*;
 
 const SCRAPE: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
-async fn bind(text: &str) -> Result<Listener, String> {
-    Listener::bind(&text.parse().unwrap()).await.map_err(|error| error.to_string())
+fn bind(text: &str) -> Result<Listener, String> {
+    Listener::bind(&text.parse().unwrap()).map_err(|error| error.to_string())
 }
 
 #[tokio::test]
@@ -18,19 +18,19 @@ async fn a_taken_address_is_said() {
     within(async {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
-        let error = bind(&address).await.unwrap_err();
+        let error = bind(&address).unwrap_err();
         assert!(
             error.starts_with(&format!("cannot listen at {address}: the address is in use by another process")),
             "{error}"
         );
         // 192.0.2.0/24 is nobody's (RFC 5737).
-        let error = bind("192.0.2.1:0").await.unwrap_err();
+        let error = bind("192.0.2.1:0").unwrap_err();
         assert_eq!(error, "cannot listen at 192.0.2.1:0: Cannot assign requested address (os error 99)");
         // A name that no resolver is asked for.
-        let error = bind("[fe80::1%nothing]:80").await.unwrap_err();
+        let error = bind("[fe80::1%nothing]:80").unwrap_err();
         assert_eq!(error, "cannot listen at [fe80::1%nothing]:80: the name cannot be resolved");
         for text in [":0", "localhost:0", "127.0.0.1:0"] {
-            assert_ne!(bind(text).await.unwrap().local_addr().unwrap().port(), 0, "{text}");
+            assert_ne!(bind(text).unwrap().local_addr().unwrap().port(), 0, "{text}");
         }
     })
     .await;
@@ -42,10 +42,10 @@ async fn several_sockets_are_served_together() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("overwatch.sock");
         let unix = format!("unix://{}?mode=0600", path.display());
-        let (first, second, third) = (bind("127.0.0.1:0").await, bind("127.0.0.1:0").await, bind(&unix).await);
+        let (first, second, third) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"), bind(&unix));
         let addresses = [&first, &second].map(|listener| listener.as_ref().unwrap().local_addr().unwrap());
         assert_eq!(path.symlink_metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        let (server, asks) = Server::new(limited(patient()), None).unwrap();
+        let (server, asks) = Server::new(limited(patient()), None, &Files::default()).unwrap();
         tokio::spawn(always(asks, METRICS.to_owned()));
         let (stop, stopped) = oneshot::channel::<()>();
         let listeners = vec![first.unwrap(), second.unwrap(), third.unwrap()];
@@ -57,7 +57,7 @@ async fn several_sockets_are_served_together() {
         let answer = exchange(UnixStream::connect(&path).await.unwrap(), SCRAPE).await;
         assert_eq!(Reply::parse(&answer).text(), METRICS);
         // Somebody listens there.
-        let error = bind(&unix).await.unwrap_err();
+        let error = bind(&unix).unwrap_err();
         assert!(error.contains("the address is in use by another process"), "{error}");
         stop.send(()).unwrap();
         task.await.unwrap();
@@ -74,16 +74,16 @@ async fn a_stale_socket_is_replaced_and_a_file_is_not() {
         let address = format!("unix://{}", path.display());
         // As after kill -9: the file is there, and nobody behind it.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let listener = bind(&address).await.unwrap();
+        let listener = bind(&address).unwrap();
         assert_eq!(path.symlink_metadata().unwrap().permissions().mode() & 0o777, 0o660);
         // What somebody else put there stays.
         std::fs::remove_file(&path).unwrap();
         write(&path, "mine");
         drop(listener);
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
-        let error = bind(&address).await.unwrap_err();
+        let error = bind(&address).unwrap_err();
         assert_eq!(error, format!("cannot listen at {address}: there is a file of that name that is not a socket"));
-        let error = bind("unix:///nowhere/at/all.sock").await.unwrap_err();
+        let error = bind("unix:///nowhere/at/all.sock").unwrap_err();
         assert!(
             error.starts_with("cannot listen at unix:///nowhere/at/all.sock: No such file or directory"),
             "{error}"
@@ -97,7 +97,7 @@ async fn a_stale_socket_is_replaced_and_a_file_is_not() {
 #[ignore = "run by the test below with a socket"]
 async fn serve_what_is_inherited() {
     let listeners = activation::inherited().unwrap();
-    let (server, asks) = Server::new(limited(patient()), None).unwrap();
+    let (server, asks) = Server::new(limited(patient()), None, &Files::default()).unwrap();
     tokio::spawn(always(asks, METRICS.to_owned()));
     let enough = Arc::clone(&server);
     let served = async move {

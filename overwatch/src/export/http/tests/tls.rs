@@ -83,7 +83,7 @@ async fn start(identity: &Identity, ca: &Authority, more: &str, limits: Limits) 
     write(&path("server.key"), &identity.key);
     write(&path("ca.crt"), ca.issuer.pem());
     write(&path("web.yml"), format!("{CONFIG}{more}"));
-    let (server, asks) = Server::new(limited(limits), Some(&path("web.yml"))).unwrap();
+    let (server, asks) = Server::new(limited(limits), Some(&path("web.yml")), &Files::of(&path("web.yml"))).unwrap();
     tokio::spawn(always(asks, METRICS.to_owned()));
     Running::with(server, directory).await
 }
@@ -177,14 +177,14 @@ async fn a_reload_changes_the_certificate() {
         let identity = next.identity();
         // A certificate without its key: all stays as it was.
         write(&running.file("server.crt"), &identity.certificate);
-        let error = running.server.reload().unwrap_err().to_string();
+        let error = running.server.reread().unwrap_err().to_string();
         assert!(
             error.ends_with("web.yml, line 3, tls_server_config.key_file: it is not the key of the certificate"),
             "{error}"
         );
         assert!(is_served(&ca).await);
         write(&running.file("server.key"), &identity.key);
-        running.server.reload().unwrap();
+        running.server.reread().unwrap();
         assert!(is_served(&next).await && !is_served(&ca).await);
     })
     .await;
