@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// Only tests with this in their names.
     #[arg(long, value_name = "FILTER")]
     test: Option<String>,
+    /// Only those in files with this in their names.
+    #[arg(long, value_name = "FILTER")]
+    file: Option<String>,
     /// Keep what a guest said also when all is well.
     #[arg(long)]
     keep_log: bool,
@@ -36,7 +39,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let kernels = kernels::select(&args.kernels)?;
-    let programs = programs::build()?;
+    let mut programs = programs::build()?;
+    if let Some(file) = &args.file {
+        programs.tests.retain(|test| test_name(test).contains(file.as_str()));
+    }
     let logs = stages::logs()?;
     // One after the other: apt does not like company.
     let mut fetched = Vec::new();

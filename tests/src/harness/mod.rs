@@ -3,6 +3,7 @@
 pub mod bpf;
 pub mod cgroup;
 pub mod chains;
+pub mod daemon;
 pub mod host;
 pub mod judge;
 pub mod lines;
