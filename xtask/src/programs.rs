@@ -37,7 +37,7 @@ pub(crate) fn build() -> Result<Programs> {
         }
     };
     let mut cargo = shell::cargo();
-    cargo.args(["test", "--release", "--package", "overwatch-tests", "--no-run"]);
+    cargo.args(["test", "--profile", "tests", "--package", "overwatch-tests", "--no-run"]);
     cargo.arg("--message-format=json-render-diagnostics");
     let messages = shell::output(&mut cargo)?;
     let (tests, traffic) = executables(&messages);
