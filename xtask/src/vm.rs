@@ -7,13 +7,26 @@ use std::sync::Mutex;
 use std::time::Duration;
 use std::{fs, thread};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::console::Tally;
 use crate::guest::{End, Guest, Report};
 use crate::kernels::{self, Kernel, Unpacked};
 use crate::programs::{self, Programs, test_name};
 use crate::{failures, shell, stages};
+
+/// Files of tests that say the same on every kernel, and take a guest minutes: they run on the host's own, and in guests only when `--file`
+/// names them.
+const SAME_ON_EVERY_KERNEL: [&str; 4] = [
+    // What the servers and clients of the scenarios do is held against the guest's kernel by the scenarios themselves.
+    "queue_selfcheck",
+    // What the models make of it.
+    "serve_bounded",
+    // What is between the daemon and those who ask it.
+    "serve_hostile",
+    // A real Prometheus, which no guest has.
+    "serve_prometheus",
+];
 
 /// Run the privileged tests on other kernels, under QEMU.
 #[derive(Debug, clap::Args)]
@@ -40,9 +53,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let kernels = kernels::select(&args.kernels)?;
     let mut programs = programs::build()?;
-    if let Some(file) = &args.file {
-        programs.tests.retain(|test| test_name(test).contains(file.as_str()));
+    let names: Vec<String> = programs.tests.iter().map(|test| test_name(test)).collect();
+    if let Some(unknown) = SAME_ON_EVERY_KERNEL.iter().find(|name| !names.iter().any(|test| test == *name)) {
+        bail!("there are no tests {unknown}");
     }
+    programs.tests.retain(|test| is_for_guests(&test_name(test), args.file.as_deref()));
     let logs = stages::logs()?;
     // One after the other: apt does not like company.
     let mut fetched = Vec::new();
@@ -75,6 +90,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let total = *lock(&total);
     println!("{total}");
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn is_for_guests(name: &str, file: Option<&str>) -> bool {
+    file.map_or(!SAME_ON_EVERY_KERNEL.contains(&name), |file| name.contains(file))
 }
 
 /// Runs one guest, says how it went and, if that was not well, what it said.
@@ -206,6 +225,19 @@ mod tests {
     fn a_guest_that_ran_nothing_has_failed_unless_a_filter_left_nothing() {
         assert_eq!(judge(&report(End::Exit(0), &[]), false).0.failed, 1);
         assert_eq!(judge(&report(End::Exit(0), &[]), true), (Tally::default(), None));
+    }
+
+    #[test]
+    fn what_is_the_same_on_every_kernel_runs_in_a_guest_when_it_is_named() {
+        for (name, file, expected) in [
+            ("bursts", None, true),
+            ("queue_selfcheck", None, false),
+            ("queue_selfcheck", Some("queue"), true),
+            ("serve_hostile", Some("serve"), true),
+            ("bursts", Some("serve"), false),
+        ] {
+            assert_eq!(is_for_guests(name, file), expected, "{name}, {file:?}");
+        }
     }
 
     #[test]
