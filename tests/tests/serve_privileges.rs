@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::process::CommandExt as _;
 
 use anyhow::{Context as _, Result, ensure};
 use overwatch_tests::harness::daemon::Daemon;
 use overwatch_tests::harness::host::{Host, Tier};
 use overwatch_tests::harness::netns::NetNs;
-use overwatch_tests::harness::overwatch;
 use overwatch_tests::harness::party::Party;
+use overwatch_tests::harness::unit;
 
-/// Bits of `linux/capability.h` that the collecting process keeps: DAC_OVERRIDE, DAC_READ_SEARCH, SYS_PTRACE, SYS_ADMIN, BPF.
-const KEPT: u64 = 1 << 1 | 1 << 2 | 1 << 19 | 1 << 21 | 1 << 39;
+/// What root's collecting process keeps: what the unit has, but for PERFMON, which is needed to attach, and DAC_READ_SEARCH, a part of DAC_OVERRIDE.
+const KEPT: u64 = unit::CAPABILITIES & !(1 << 38) | 1 << 2;
 
 /// What the kernel says of a thread.
 fn status(task: &str) -> Result<BTreeMap<String, String>> {
@@ -42,68 +41,16 @@ fn has_at_most(pid: u32, kept: u64, bounding: u64) -> Result<()> {
     Ok(())
 }
 
-/// The capabilities of the unit: those that are kept, and PERFMON.
-const OF_THE_UNIT: u64 = KEPT | 1 << 38;
-/// A user that owns nothing.
-const NOBODYS: u32 = 61_234;
-
-/// `struct __user_cap_header_struct` and twice `struct __user_cap_data_struct` (linux/capability.h, version 3).
-#[repr(C)]
-struct Capabilities {
-    version: u32,
-    pid: i32,
-}
-
-/// Becomes another user, as systemd does for a unit with `DynamicUser=` and `AmbientCapabilities=`. Between fork and exec.
-fn become_the_unit() -> std::io::Result<()> {
-    fn done(outcome: libc::c_int) -> std::io::Result<()> {
-        if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-    }
-    let header = Capabilities { version: 0x2008_0522, pid: 0 };
-    let half = |part: u32| (OF_THE_UNIT >> (32 * part)) as u32;
-    // Effective, permitted, inheritable; the low half first.
-    let sets = [[half(0); 3], [half(1); 3]];
-    // SAFETY: system calls with numbers, and some that read the structures given, which are as the kernel wants them.
-    let prctl = |option: libc::c_int, two: libc::c_int, three: u32| {
-        // Its further arguments are as wide as registers.
-        let none: libc::c_ulong = 0;
-        // SAFETY: only numbers.
-        done(unsafe { libc::prctl(option, two as libc::c_ulong, libc::c_ulong::from(three), none, none) })
-    };
-    // CapabilityBoundingSet=. The kernel has no more than 41 of them today; of others it says that there are none.
-    for number in (0..u64::BITS).filter(|number| OF_THE_UNIT >> number & 1 == 0) {
-        let _not_there = prctl(libc::PR_CAPBSET_DROP, number as libc::c_int, 0);
-    }
-    prctl(libc::PR_SET_KEEPCAPS, 1, 0)?;
-    // SAFETY: as above.
-    unsafe {
-        // LimitMEMLOCK=infinity: kernels before 5.11 hold maps against it. Elsewhere nobody needs it, nor may raise it here perhaps.
-        let all = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-        let _best_effort = libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const all);
-        done(libc::setgroups(0, std::ptr::null()))?;
-        done(libc::setresgid(NOBODYS, NOBODYS, NOBODYS))?;
-        done(libc::setresuid(NOBODYS, NOBODYS, NOBODYS))?;
-        done(libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) as libc::c_int)?;
-    }
-    for number in (0..u64::BITS).filter(|number| OF_THE_UNIT >> number & 1 == 1) {
-        prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, number)?;
-    }
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
-}
-
 /// As the unit runs it, in a tier.
 fn as_the_unit(tier: Tier) -> Result<()> {
     let arguments = ["serve", "-v", "--web.listen-address", "127.0.0.1:0", "--attach", tier.name()];
-    let mut command = overwatch::command(&arguments);
-    // SAFETY: what runs between fork and exec are system calls.
-    unsafe { command.pre_exec(become_the_unit) };
-    let daemon = Daemon::start_command(command)?;
+    let daemon = Daemon::start_command(unit::command(&arguments))?;
     let status = status(&format!("/proc/{}", daemon.id()))?;
-    ensure!(status["Uid"].split_whitespace().all(|id| id == NOBODYS.to_string()), "{}", status["Uid"]);
+    ensure!(status["Uid"].split_whitespace().all(|id| id == unit::USER.to_string()), "{}", status["Uid"]);
     // Who is not root cannot make the bounding set smaller; without new privileges it gives nothing.
-    has_at_most(daemon.id(), KEPT, OF_THE_UNIT)?;
+    has_at_most(daemon.id(), KEPT, unit::CAPABILITIES)?;
     for child in children(&daemon)? {
-        has_at_most(child, 0, OF_THE_UNIT)?;
+        has_at_most(child, 0, unit::CAPABILITIES)?;
     }
     still_sees(&daemon)?;
     daemon.stop().map(drop)

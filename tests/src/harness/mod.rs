@@ -21,5 +21,6 @@ pub mod servers;
 pub mod sockets;
 pub mod stream;
 pub mod traffic;
+pub mod unit;
 pub mod visits;
 pub mod watch;

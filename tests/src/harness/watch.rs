@@ -11,9 +11,9 @@ use super::host::{Tier, patience};
 use super::lines::parse;
 use super::listeners::{ListenerRow, ListenersInterval};
 use super::netns::NetNs;
-use super::overwatch;
 use super::proc::Proc;
 use super::stream::arguments;
+use super::unit;
 
 /// A running `overwatch listeners` with an interval of a second.
 #[derive(Debug)]
@@ -60,11 +60,11 @@ pub struct View {
 }
 
 impl Watch {
-    /// Starts it and waits until it sees everything.
+    /// Starts it, with no more privileges than the daemon's unit has, and waits until it sees everything.
     pub fn start(tier: Tier, extra: &[&str]) -> Result<Self> {
         let mut all = arguments("listeners", Some(tier), extra);
         all.push("1");
-        let mut process = Proc::start(overwatch::command(&all))?;
+        let mut process = Proc::start(unit::command(&all))?;
         process.close_stdin();
         let lines = process.take_lines();
         let seen = Arc::new(Seen::default());
