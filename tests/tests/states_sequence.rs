@@ -156,7 +156,8 @@ fn many(tier: Tier) -> Result<()> {
                 of_chain.must_be("process", shown.as_ref(), &(life.pid, &life.comm));
             }
         }
-        problems.of_one(&format!("{:?} {:?}", chain.ends(), chain.states()), of_chain);
+        let times: Vec<f64> = chain.lines().iter().map(|line| line.time).collect();
+        problems.of_one(&format!("{:?} {:?} at {times:?}", chain.ends(), chain.states()), of_chain);
     }
     for (ends, surplus) in connections {
         problems.must(surplus <= 0, || format!("{surplus} chains too many: {ends:?}"));
