@@ -17,13 +17,15 @@ use crate::{failures, shell, stages};
 
 /// Files of tests that say the same on every kernel, and take a guest minutes: they run on the host's own, and in guests only when `--file`
 /// names them.
-const SAME_ON_EVERY_KERNEL: [&str; 4] = [
+const SAME_ON_EVERY_KERNEL: [&str; 5] = [
     // What the servers and clients of the scenarios do is held against the guest's kernel by the scenarios themselves.
     "queue_selfcheck",
     // What the models make of it.
     "serve_bounded",
     // What is between the daemon and those who ask it.
     "serve_hostile",
+    // Files, sockets and signals.
+    "serve_service",
     // A real Prometheus, which no guest has.
     "serve_prometheus",
 ];
@@ -46,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2)]
     jobs: usize,
     /// Seconds after which a guest is given up.
-    #[arg(long, default_value_t = 1800)]
+    #[arg(long, default_value_t = 2400)]
     timeout: u64,
 }
 
