@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
@@ -57,6 +57,8 @@ pub struct View {
     netns: u64,
     port: u16,
     inode: Option<u64>,
+    /// In seconds since 1970. A namespace that is gone leaves its number to the next one, and ports are the same everywhere.
+    since: f64,
 }
 
 impl Watch {
@@ -102,10 +104,11 @@ impl Watch {
 }
 
 impl Views {
-    /// What is shown of a listener.
+    /// What is shown of a listener from now on.
     #[must_use]
     pub fn of(&self, netns: &NetNs, port: u16) -> View {
-        View { seen: Arc::clone(&self.0), netns: netns.inode(), port, inode: None }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        View { seen: Arc::clone(&self.0), netns: netns.inode(), port, inode: None, since }
     }
 }
 
@@ -134,7 +137,7 @@ impl View {
             rows.map(|row| Sight { time: interval.time, seconds: interval.interval_seconds, row: row.clone() })
                 .collect()
         };
-        intervals.iter().flat_map(of).collect()
+        intervals.iter().filter(|interval| interval.time >= self.since).flat_map(of).collect()
     }
 
     /// All that was seen of it so far.
