@@ -2,7 +2,6 @@
 //! up, so that nothing is lost, and it needs no more memory for that.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::ops::RangeInclusive;
 use std::thread::{self, sleep};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use overwatch_tests::harness::host::{Host, Tier, in_guest};
 use overwatch_tests::harness::lines::{Item, LifeItem, LifeLine};
 use overwatch_tests::harness::netns::NetNs;
+use overwatch_tests::harness::proc::resident_kib;
 use overwatch_tests::harness::stream::{Stream, arguments, nice};
 use overwatch_tests::harness::traffic;
 use overwatch_tests::traffic::report::Sums;
@@ -101,12 +101,6 @@ impl Shown {
     fn of_everybody(&self) -> impl std::fmt::Debug {
         (self.by_process(), &self.nobodys[..self.nobodys.len().min(NOBODYS_TOLD)])
     }
-}
-
-fn resident_kib(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a process has memory")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 /// Runs the churn. How much memory the process has comes with what the churn counted, from a third of the run on.

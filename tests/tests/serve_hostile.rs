@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use overwatch_tests::harness::daemon::{Daemon, exchange, get};
 use overwatch_tests::harness::host::{self, Host, patience};
+use overwatch_tests::harness::proc::resident_kib;
 
 /// The processes' memory may grow by that much while thousands are answered.
 const MEMORY_MARGIN_KIB: u64 = 96 * 1024;
@@ -21,17 +22,7 @@ fn raise_limit_of_files() -> Result<()> {
 
 /// The daemon's resident memory and that of its children.
 fn memory_kib(daemon: &Daemon) -> Result<u64> {
-    let children = format!("/proc/{0}/task/{0}/children", daemon.id());
-    let children = std::fs::read_to_string(children)?;
-    let pids = children.split_whitespace().map(str::parse).chain([Ok(daemon.id())]);
-    let mut sum = 0;
-    for pid in pids {
-        let pid: u32 = pid?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a process has memory")?;
-        sum += line.trim().trim_end_matches(" kB").parse::<u64>()?;
-    }
-    Ok(sum)
+    daemon.children()?.into_iter().chain([daemon.id()]).map(resident_kib).sum()
 }
 
 /// A good client's scrape, and how long it took.

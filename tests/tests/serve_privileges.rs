@@ -49,7 +49,7 @@ fn as_the_unit(tier: Tier) -> Result<()> {
     ensure!(status["Uid"].split_whitespace().all(|id| id == unit::USER.to_string()), "{}", status["Uid"]);
     // Who is not root cannot make the bounding set smaller; without new privileges it gives nothing.
     has_at_most(daemon.id(), KEPT, unit::CAPABILITIES)?;
-    for child in children(&daemon)? {
+    for child in daemon.children()? {
         has_at_most(child, 0, unit::CAPABILITIES)?;
     }
     still_sees(&daemon)?;
@@ -60,11 +60,6 @@ fn as_the_unit(tier: Tier) -> Result<()> {
 fn as_the_unit_runs_it_it_sees_all_the_same() -> Result<()> {
     let host = Host::take()?;
     host.tiers()?.into_iter().try_for_each(as_the_unit)
-}
-
-fn children(daemon: &Daemon) -> Result<Vec<u32>> {
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.id()))?;
-    Ok(children.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
 }
 
 /// Who listens in a namespace that is made now, who waits there, and why.
@@ -88,7 +83,7 @@ fn the_process_that_answers_has_no_privileges_and_the_other_few() -> Result<()> 
     let _host = Host::take()?;
     // A name is looked up before the privileges are given up.
     let daemon = Daemon::start(None, &["--web.listen-address", "localhost:0"])?;
-    let children = children(&daemon)?;
+    let children = daemon.children()?;
     ensure!(children.len() == 1, "one child: {children:?}");
     has_at_most(children[0], 0, 0)?;
     has_at_most(daemon.id(), KEPT, KEPT)?;

@@ -64,8 +64,9 @@ fn the_watchdog_hears_of_both_processes() -> Result<()> {
     command.env("NOTIFY_SOCKET", directory.path().join("notify")).env("WATCHDOG_USEC", "400000");
     let daemon = Daemon::start_command(command)?;
     daemon.scrape()?;
-    let web = fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.id()))?;
-    let web = Pid::from_raw(web.trim().parse()?);
+    let children = daemon.children()?;
+    ensure!(children.len() == 1, "one child: {children:?}");
+    let web = Pid::from_raw(children[0].cast_signed());
     // How often it says so in a second, when all that was said before has been heard.
     let said = || -> Result<usize> {
         let mut buffer = [0; 256];

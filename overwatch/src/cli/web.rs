@@ -23,9 +23,6 @@ use crate::{
     privileges,
 };
 
-/// So many messages wait: one of each kind at most.
-const MESSAGES: usize = 8;
-
 pub(super) fn run(arguments: &ServeWeb) -> Result<ExitCode, Failure> {
     // The kernel has named it after the file that it was started from, which is a link in /proc.
     prctl::set_name(c"overwatch-web").context("cannot set the process's name").map_err(Failure::Running)?;
@@ -55,8 +52,8 @@ async fn answer(arguments: &ServeWeb) -> Result<ExitCode, Failure> {
         listeners.iter().filter_map(|listener| Some(listener.local_addr()?.to_string())).collect();
     link::send(&mut to, FromWeb::Listening(places.join("\n"))).await?;
 
-    let (told, inbox) = mpsc::channel(MESSAGES);
-    tokio::spawn(hear(from, told));
+    let (told, inbox) = mpsc::channel(link::MOST_WAITING);
+    tokio::spawn(link::hear(from, told));
     let (stop, stopped) = oneshot::channel::<()>();
     let served = tokio::spawn(http::serve(Arc::clone(&server), listeners, async {
         let _gone = stopped.await;
@@ -87,15 +84,6 @@ async fn start(arguments: &ServeWeb, from: &mut OwnedReadHalf) -> anyhow::Result
     let config_file = settings.config_file.as_deref();
     let (server, asks) = Server::new(Settings { metrics_path, limits }, config_file, &Files::from_text(&files)?)?;
     Ok((server, asks, listeners))
-}
-
-/// On a task of its own: a message that has come in part must not be dropped.
-async fn hear(mut from: OwnedReadHalf, told: mpsc::Sender<ToWeb>) {
-    while let Ok(Some(message)) = link::receive(&mut from).await {
-        if told.send(message).await.is_err() {
-            break;
-        }
-    }
 }
 
 /// Between those who ask and the one who knows.

@@ -5,7 +5,13 @@
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    sync::mpsc,
+};
+
+/// So many messages wait at either end: one of each kind at most.
+pub const MOST_WAITING: usize = 8;
 
 macro_rules! messages {
     ($(#[$doc:meta])* $name:ident, at most $longest:literal bytes { $($(#[$of:meta])* $variant:ident = $kind:literal,)* }) => {
@@ -92,6 +98,15 @@ pub async fn receive<M: Message>(from: &mut (impl AsyncRead + Unpin)) -> io::Res
     }
     let text = String::from_utf8(text).map_err(|_| wrong("a message is no text"))?;
     M::from_frame(kind, text).map(Some).ok_or_else(|| wrong("a message is of no known kind"))
+}
+
+/// Hands on what comes, until either end has gone. For a task of its own: a message that has come in part must not be dropped.
+pub async fn hear<M: Message>(mut from: impl AsyncRead + Unpin, heard: mpsc::Sender<M>) {
+    while let Ok(Some(message)) = receive(&mut from).await {
+        if heard.send(message).await.is_err() {
+            break;
+        }
+    }
 }
 
 /// Sends one.

@@ -22,6 +22,7 @@ use self::{
 };
 use super::{
     clock::Clock,
+    open::Key,
     queue::{Holder, Queue},
     snapshot::address,
     state::{CLOSE, FIN_WAIT1, LAST_ACK, LISTEN, before_accept},
@@ -36,9 +37,6 @@ mod tests;
 
 /// What nobody told us of: rows are missing, or accepts on them.
 const LOST: [Counter; 3] = [Counter::ChangeLost, Counter::AcceptLost, Counter::ListenersFull];
-
-/// A connection's life: the socket's address, and when it was born.
-type Key = (u64, u64);
 
 /// A connection that was accepted.
 #[derive(Clone, Copy, Debug)]

@@ -67,6 +67,12 @@ impl Daemon {
         self.process.id()
     }
 
+    /// Its child processes: the one that answers requests.
+    pub fn children(&self) -> Result<Vec<u32>> {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.id()))?;
+        Ok(children.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

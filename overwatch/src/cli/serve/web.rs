@@ -10,10 +10,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use tokio::{
-    net::{
-        UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    net::{UnixStream, unix::OwnedWriteHalf},
     sync::mpsc,
     time::timeout,
 };
@@ -26,8 +23,6 @@ use crate::{
     },
 };
 
-/// So many messages wait: one of each kind at most.
-const MESSAGES: usize = 8;
 /// To listen and to read certificates.
 const START: Duration = Duration::from_secs(20);
 /// Longer than the other end gives those who have asked.
@@ -51,9 +46,9 @@ impl Web {
         let child = child.context("cannot start the process that answers requests")?;
         own.set_nonblocking(true)?;
         let (from, to) = UnixStream::from_std(own)?.into_split();
-        let (heard, inbox) = mpsc::channel(MESSAGES);
-        let (outbox, to_say) = mpsc::channel(MESSAGES);
-        tokio::spawn(hear(from, heard));
+        let (heard, inbox) = mpsc::channel(link::MOST_WAITING);
+        let (outbox, to_say) = mpsc::channel(link::MOST_WAITING);
+        tokio::spawn(link::hear(from, heard));
         tokio::spawn(say(to, to_say));
         let mut web = Self { child, inbox, outbox, config_file: settings.web.config_file.clone(), places: Vec::new() };
         web.hand_over_files()?;
@@ -113,14 +108,6 @@ fn command(settings: &Settings) -> io::Result<Command> {
     let mut command = Command::new("/proc/self/exe");
     command.arg("serve-web").arg(format!("--inherited={inherited}")).args(settings.flags("web"));
     Ok(command)
-}
-
-async fn hear(mut from: OwnedReadHalf, heard: mpsc::Sender<FromWeb>) {
-    while let Ok(Some(message)) = link::receive(&mut from).await {
-        if heard.send(message).await.is_err() {
-            break;
-        }
-    }
 }
 
 async fn say(mut to: OwnedWriteHalf, mut to_say: mpsc::Receiver<ToWeb>) {
