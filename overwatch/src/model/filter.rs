@@ -74,6 +74,13 @@ impl Filter {
                 || holders.into_iter().any(|(pid, comm, cgroup)| self.wants_process(Some((pid, comm)), cgroup)))
     }
 
+    /// True when all conditions are about processes, and this one meets them.
+    pub fn matches_process(&self, process: &Process, cgroup: Option<&str>) -> bool {
+        let of_processes =
+            Self { pid: self.pid, comm: self.comm.clone(), cgroup: self.cgroup.clone(), ..Self::default() };
+        *self == of_processes && self.wants_process(Some((process.pid, &process.comm)), cgroup)
+    }
+
     fn wants_process(&self, process: Option<(u32, &str)>, cgroup: Option<&str>) -> bool {
         self.pid.is_none_or(|wanted| process.is_some_and(|(pid, _)| pid == wanted))
             && self.comm.as_ref().is_none_or(|wanted| process.is_some_and(|(_, comm)| comm == wanted))

@@ -114,6 +114,7 @@ pub(crate) fn listening(sock: u64, listener: &Listener, time_ns: u64, (old, new)
 pub(crate) fn row() -> Row {
     Row {
         connection: 1,
+        key: (1, 1),
         process: Some(Process { pid: 42, comm: "nginx".into(), cgroup_id: 9 }),
         netns: 7,
         local_addr: [10, 0, 0, 1].into(),

@@ -2,6 +2,7 @@
 
 mod bytes;
 pub mod clock;
+pub mod connections;
 pub mod ending;
 pub mod filter;
 pub mod judged;
@@ -16,6 +17,7 @@ mod state;
 pub mod states;
 pub mod traffic;
 pub mod verdict;
+pub mod workers;
 
 #[cfg(test)]
 pub(crate) mod fixtures;

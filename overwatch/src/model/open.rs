@@ -29,7 +29,7 @@ use overwatch_common::{
 use self::tally::{Owner, Place, Tally};
 use super::{
     listeners::{Listeners, Listening},
-    snapshot::{Process, Role, address},
+    snapshot::{Key, Process, Role, address},
     state::{CLOSE, LISTEN, before_accept},
 };
 use crate::collect::Sample;
@@ -90,9 +90,6 @@ pub struct RemoteOpen {
     pub open: u64,
 }
 
-/// A connection's life: the socket's address, and when it was born.
-pub(super) type Key = (u64, u64);
-
 /// What a connection is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Member {
@@ -100,10 +97,10 @@ pub(super) struct Member {
     owner: Option<Owner>,
     /// Nobody has accepted it.
     pub(super) waiting: bool,
-    remote: Option<IpAddr>,
+    pub(super) remote: Option<IpAddr>,
     pub(super) ends: Ends,
     /// TCP state, the kernel's number.
-    state: u32,
+    pub(super) state: u32,
     /// It was open before overwatch, or its beginning was not seen.
     pub(super) is_partial: bool,
 }
@@ -153,6 +150,8 @@ pub struct Open {
     ended: HashSet<Key>,
     /// What the last sample has made a member, or another, or none any more.
     changed: Vec<Key>,
+    /// What it has made none any more.
+    removed: Vec<(Key, Member)>,
     /// When the last table was read.
     table_ns: u64,
 }
@@ -161,13 +160,14 @@ impl Open {
     /// Takes in what a sample tells.
     pub fn update(&mut self, sample: &Sample) {
         self.listeners.update(sample);
-        self.changed = Vec::new();
+        (self.changed, self.removed) = (Vec::new(), Vec::new());
         let (ended, before) = (ends_of(sample), std::mem::take(&mut self.ended));
         let is_over = |key: &Key| ended.contains(key) || before.contains(key);
         for key in &ended {
             if let Some(member) = self.members.remove(key) {
                 self.tally.take_off(&member);
                 self.changed.push(*key);
+                self.removed.push((*key, member));
             }
         }
         if let Some(table) = &sample.table {
@@ -180,7 +180,8 @@ impl Open {
                     self.put(key, &Sighting::from_table(connection), known.get(&key));
                 }
             }
-            self.changed.extend(known.into_keys().filter(|key| !self.members.contains_key(key)));
+            self.removed.extend(known.into_iter().filter(|(key, _)| !self.members.contains_key(key)));
+            self.changed.extend(self.removed.iter().map(|(key, _)| *key));
         } else {
             for change in sample.changes.iter().filter(|change| is_connection(change)) {
                 let key = (change.sock, change.created_ns);
@@ -247,6 +248,16 @@ impl Open {
     /// What the last sample has made a member, or another, or none any more. One may be there twice.
     pub(super) fn changed(&self) -> &[Key] {
         &self.changed
+    }
+
+    /// What the last sample has ended, as it was before.
+    pub(super) fn removed(&self) -> &[(Key, Member)] {
+        &self.removed
+    }
+
+    /// All that are open, in no order.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&Key, &Member)> {
+        self.members.iter()
     }
 
     /// What it is counted as; `None` when it is not open.
@@ -342,7 +353,7 @@ impl Sighting {
     }
 }
 
-fn is_connection(change: &Change) -> bool {
+pub(super) fn is_connection(change: &Change) -> bool {
     let (old, new) = (u32::from(change.old), u32::from(change.new));
     // The birth of a child begins in LISTEN.
     new != LISTEN && (old != LISTEN || new != CLOSE)

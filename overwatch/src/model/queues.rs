@@ -22,9 +22,8 @@ use self::{
 };
 use super::{
     clock::Clock,
-    open::Key,
     queue::{Holder, Queue},
-    snapshot::address,
+    snapshot::{Key, address},
     state::{CLOSE, FIN_WAIT1, LAST_ACK, LISTEN, before_accept},
 };
 use crate::collect::{HolderReading, ListenerReading, NamespaceReading, RefusalsSeen, Sample};

@@ -23,8 +23,8 @@ use self::{
 };
 use super::{
     ending::{Ending, ending, is_twin},
-    open::{Ends, Key, Open},
-    snapshot::{Process, Role, Row, Snapshot, address},
+    open::{Ends, Open},
+    snapshot::{Key, Process, Role, Row, Snapshot, address},
 };
 use crate::collect::Sample;
 

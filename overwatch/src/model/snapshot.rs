@@ -5,12 +5,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
+
 use overwatch_common::connection::{COMM_LEN, role};
 
 use super::filter::Subject;
 
+/// A connection's life: the kernel address of its socket, and when its entry was made.
+pub type Key = (u64, u64);
+
 /// Who opened a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
     /// This end called connect.
     Client,
@@ -67,7 +72,7 @@ pub fn state_name(number: u32) -> Option<&'static str> {
 }
 
 /// A process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Process id in the initial pid namespace.
     pub pid: u32,
@@ -100,6 +105,8 @@ pub fn address(bytes: [u8; 16]) -> IpAddr {
 pub struct Row {
     /// Number of the connection in this run: rows with the same number are of the same connection.
     pub connection: u64,
+    /// What other models know it by.
+    pub key: Key,
     /// The process; `None` when it is not known.
     pub process: Option<Process>,
     /// Network namespace of the socket, inode number.

@@ -12,7 +12,7 @@ use overwatch_common::{
 
 use super::{
     bytes::{Bytes, unseen},
-    snapshot::{KernelTotals, Process, Role, Row, Snapshot, address, comm_text},
+    snapshot::{KernelTotals, Key, Process, Role, Row, Snapshot, address, comm_text},
 };
 use crate::collect::{ClosedConnection, Counters, OpenConnection, ProcessShare, Sample};
 
@@ -38,7 +38,7 @@ struct Reported {
 /// The model of the traffic. Feed it samples, it gives snapshots.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    reported: HashMap<(u64, u64), Reported>,
+    reported: HashMap<Key, Reported>,
     connections: u64,
     counters: Counters,
     skipped_runs: u64,
@@ -97,6 +97,7 @@ impl Traffic {
 
     fn open(&mut self, open: &OpenConnection, rows: &mut Vec<Row>) {
         let connection = &open.connection;
+        let key = (open.sock, connection.created_ns);
         let reported = self.reported(open.sock, connection);
         let alone = connection.shares == 0;
         // The kernel's counters are read while it changes them, and run ahead of calls that have not returned. What two
@@ -118,7 +119,7 @@ impl Traffic {
                 rows.push(Row {
                     reconciled_sent_bytes: fresh.sent,
                     reconciled_received_bytes: fresh.received,
-                    ..row(reported.number, connection, known(process), moved, total)
+                    ..row(reported.number, key, connection, known(process), moved, total)
                 });
             }
         }
@@ -127,7 +128,8 @@ impl Traffic {
     fn close(&mut self, closed: &ClosedConnection, rows: &mut Vec<Row>) {
         let connection = &closed.connection;
         self.reported(closed.sock, connection);
-        let Some(mut reported) = self.reported.remove(&(closed.sock, connection.created_ns)) else {
+        let key = (closed.sock, connection.created_ns);
+        let Some(mut reported) = self.reported.remove(&key) else {
             return;
         };
         let kernel = KernelTotals { sent_bytes: connection.kernel_sent, received_bytes: connection.kernel_received };
@@ -164,7 +166,7 @@ impl Traffic {
                     reconciled_sent_bytes: fresh.sent,
                     reconciled_received_bytes: fresh.received,
                     kernel_totals: (connection.flags & flag::CLOSED != 0).then_some(kernel),
-                    ..row(reported.number, connection, known(process), moved, total)
+                    ..row(reported.number, key, connection, known(process), moved, total)
                 });
             }
         }
@@ -214,9 +216,10 @@ fn known(process: Process) -> Option<Process> {
     (process.pid != 0).then_some(process)
 }
 
-fn row(number: u64, connection: &Connection, process: Option<Process>, moved: Bytes, total: Bytes) -> Row {
+fn row(number: u64, key: Key, connection: &Connection, process: Option<Process>, moved: Bytes, total: Bytes) -> Row {
     Row {
         connection: number,
+        key,
         process,
         netns: connection.netns,
         local_addr: address(connection.local_addr),
