@@ -24,6 +24,7 @@ mod programs;
 mod qemu;
 #[cfg(test)]
 mod queries;
+mod screenshots;
 mod setup;
 mod shell;
 mod sources;
@@ -43,6 +44,7 @@ enum Verb {
     Guest(probe::Args),
     Bench(bench::Args),
     Fuzz(fuzz::Args),
+    Screenshots(screenshots::Args),
     CutBtf(cut_btf::Args),
     Dist(dist::Args),
 }
@@ -67,6 +69,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Guest(args) => probe::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Screenshots(args) => screenshots::run(&args),
         Verb::CutBtf(args) => cut_btf::run(&args),
         Verb::Dist(args) => dist::run(&args),
     }

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, fs, path::Path, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::processes::{self, Stat};
 
 /// No more threads of one process are looked at.
@@ -37,7 +39,7 @@ pub struct Activity {
 }
 
 /// Threads by what they do. Beyond [`MOST_THREADS`], and of those that are just ending, nothing is known: they are only in the total.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Threads {
     /// All.
     pub total: u32,

@@ -8,13 +8,15 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::processes;
 
 #[cfg(test)]
 mod tests;
 
 /// What a control group was refused since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Throttling {
     /// How long it stood still, added up over the CPUs.
     pub throttled: Duration,

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
+
 pub use self::wait_totals::{WAIT_EDGES, WaitTotals};
 use super::{
     filter::{Filter, Subject},
@@ -21,7 +23,7 @@ mod tests;
 mod wait_totals;
 
 /// A number that grows: in this interval, and since overwatch started or the socket began to listen, whichever was later.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
     /// In this interval.
     pub interval: u64,
@@ -30,7 +32,7 @@ pub struct Count {
 }
 
 /// A client that is connected and that nobody has accepted yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     /// Its address.
     pub remote_addr: IpAddr,
@@ -72,7 +74,7 @@ impl BacklogOrigin {
 }
 
 /// How long accepted connections had waited in the accept queue, from queued to accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waits {
     /// Median.
     pub p50: Duration,
@@ -85,7 +87,7 @@ pub struct Waits {
 }
 
 /// A process that holds a listening socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// Process id in the initial pid namespace.
     pub pid: u32,
@@ -106,7 +108,7 @@ pub struct Holder {
 }
 
 /// What is known of one listening socket in one interval.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queue {
     /// Number of the socket in this run: rows with the same number are of the same listening socket.
     pub listener: u64,
@@ -224,7 +226,7 @@ impl Queue {
 }
 
 /// A listening socket with what is to be said about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// The numbers.
     pub queue: Queue,

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
+
 use overwatch_common::{connection::role, counter::Counter, event::Change};
 
 use super::{
@@ -21,7 +23,7 @@ use crate::collect::Sample;
 mod tests;
 
 /// A socket went from one state to another.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
     /// When.
     pub time: SystemTime,

@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 mod advice;
 mod evidence;
 mod facts;
@@ -17,7 +19,7 @@ pub use judge::Judge;
 pub use thresholds::Thresholds;
 
 /// How bad it is. The order is that of the output, the worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Level {
     /// Nobody waits, or not noticeably.
     Ok,
@@ -30,7 +32,7 @@ pub enum Level {
 }
 
 /// Why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Cause {
     /// Nothing is wrong.
     None,
@@ -53,7 +55,7 @@ pub enum Cause {
 }
 
 /// What is to be said about a listening socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// How bad it is.
     pub level: Level,

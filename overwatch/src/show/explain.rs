@@ -55,6 +55,33 @@ pub fn write(out: &mut impl Write, interval: &Interval<'_>, style: Style, nothin
     Ok(())
 }
 
+/// What there is to say of one, in parts.
+pub(super) struct Parts {
+    /// How bad it is, why, and what to do.
+    pub(super) verdict: Vec<String>,
+    /// Who waits.
+    pub(super) waiting: Vec<String>,
+    /// Who listens.
+    pub(super) processes: Vec<String>,
+    /// All numbers.
+    pub(super) numbers: Vec<String>,
+}
+
+/// The same of one of them.
+pub(super) fn parts(row: &Row, cgroup: Option<&str>, snapshot: &Snapshot, width: usize) -> Parts {
+    let of = |write: &dyn Fn(&mut Page)| {
+        let mut page = Page { lines: Vec::new(), width: Some(width) };
+        write(&mut page);
+        page.lines
+    };
+    Parts {
+        verdict: of(&|page| judged(page, row, snapshot, false)),
+        waiting: of(&|page| waiting_clients(page, &row.queue)),
+        processes: of(&|page| listening_processes(page, &row.queue)),
+        numbers: of(&|page| all_numbers(page, row, cgroup, snapshot)),
+    }
+}
+
 /// Lines, none of them wider than the terminal.
 struct Page {
     lines: Vec<String>,
@@ -124,6 +151,13 @@ fn files(holder: &Holder) -> String {
 }
 
 fn story(page: &mut Page, row: &Row, cgroup: Option<&str>, snapshot: &Snapshot, color: bool) {
+    judged(page, row, snapshot, color);
+    all_numbers(page, row, cgroup, snapshot);
+    waiting_clients(page, &row.queue);
+    listening_processes(page, &row.queue);
+}
+
+fn judged(page: &mut Page, row: &Row, snapshot: &Snapshot, color: bool) {
     let (queue, verdict) = (&row.queue, &row.verdict);
     let mut title = format!("{}  {}", place(queue), verdict.level.name());
     if let Some(cause) = cause(row) {
@@ -139,10 +173,16 @@ fn story(page: &mut Page, row: &Row, cgroup: Option<&str>, snapshot: &Snapshot, 
     if verdict.cause != Cause::None {
         page.line(&format!("More: docs/runbooks/{}.md", verdict.cause.name()), 2);
     }
+}
+
+fn all_numbers(page: &mut Page, row: &Row, cgroup: Option<&str>, snapshot: &Snapshot) {
     page.line("Numbers:", 0);
     for (label, value) in numbers(row, cgroup, snapshot) {
         page.value(label, &value);
     }
+}
+
+fn waiting_clients(page: &mut Page, queue: &Queue) {
     if !queue.waiting.is_empty() {
         page.line("Waiting clients:", 0);
         page.table(WAITING, &queue.waiting);
@@ -151,6 +191,9 @@ fn story(page: &mut Page, row: &Row, cgroup: Option<&str>, snapshot: &Snapshot, 
             page.line(&format!("  ... and {unseen} more"), 4);
         }
     }
+}
+
+fn listening_processes(page: &mut Page, queue: &Queue) {
     if !queue.holders.is_empty() {
         page.line("Processes:", 0);
         page.table(PROCESSES, &queue.holders);

@@ -71,7 +71,7 @@ impl<F> Layout<F> {
     }
 
     fn used(&self) -> usize {
-        self.columns.iter().map(|(_, cells)| cells + 1).sum::<usize>() - 1
+        self.columns.iter().map(|(_, cells)| cells + 1).sum::<usize>().saturating_sub(1)
     }
 
     fn drop_spare(&mut self, width: usize) {

@@ -105,20 +105,20 @@ pub fn write_csv(out: &mut impl Write, interval: &Interval<'_>) -> io::Result<()
 }
 
 /// What a line of the table is made from.
-struct Line<'a> {
-    row: &'a Row,
-    time: SystemTime,
-    seconds: f64,
+pub(super) struct Line<'a> {
+    pub(super) row: &'a Row,
+    pub(super) time: SystemTime,
+    pub(super) seconds: f64,
 }
 
-type Cell = fn(&Line<'_>) -> String;
+pub(super) type Cell = fn(&Line<'_>) -> String;
 
 /// The verdict comes first: [`paint`] relies on it.
 const VERDICT_CELLS: usize = 11;
 const NETNS: &str = "NETNS";
 
 #[rustfmt::skip]
-const COLUMNS: &[Column<Cell>] = &[
+pub(super) const COLUMNS: &[Column<Cell>] = &[
     column("VERDICT", Fixed(VERDICT_CELLS), false, |line| line.row.verdict.level.name().to_owned()),
     column("CAUSE", Fixed(17), false, |line| known(cause(line.row), str::to_owned)),
     column("SINCE", Spare(7, 3), true, |line| known(age(line.row, line.time), duration)),
@@ -170,7 +170,7 @@ pub(super) fn processes(holders: &[Holder]) -> String {
 }
 
 /// What is in the accept queue and its limit, `!` when it takes no more.
-fn queue(queue: &Queue) -> String {
+pub(super) fn queue(queue: &Queue) -> String {
     let mark = if queue.is_full() { "!" } else { "" };
     format!("{}/{}{mark}", count(queue.accept_queue.into()), count(queue.backlog_limit.into()))
 }

@@ -11,6 +11,7 @@ pub mod life;
 pub mod listeners;
 pub mod open;
 pub mod schema;
+pub mod screen;
 pub mod settings;
 pub mod states;
 pub mod stream;

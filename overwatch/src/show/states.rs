@@ -18,7 +18,7 @@ pub static SHAPE: Shape<Transition, LostTransitions> =
     Shape { columns: TRANSITION, lost: LOST, table: TABLE, lost_line };
 
 #[rustfmt::skip]
-const TABLE: &[Column<Cell<Transition>>] = &[
+pub(super) const TABLE: &[Column<Cell<Transition>>] = &[
     column("TIME", Spare(12, 2), false, |line| time_of_day(line.time)),
     column("PID", Spare(7, 1), true, |line| pid(line.process.as_ref())),
     column("COMM", Between(8, 15), false, |line| comm(line.process.as_ref())),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The waits up to which is counted, in rising order: what a healthy server needs, and the times at which a client sends its SYN again and
 /// gives up.
 pub const WAIT_EDGES: [Duration; 15] = [
@@ -23,7 +25,7 @@ pub const WAIT_EDGES: [Duration; 15] = [
 ];
 
 /// Waits of all accepts of one listening socket of which the wait is known, since overwatch started or the socket began to listen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitTotals {
     /// For each of [`WAIT_EDGES`]: how many waited no longer. Each one includes those before it.
     pub at_most: [u64; WAIT_EDGES.len()],
