@@ -146,6 +146,7 @@ const ITEMS: &[Item] = &[
     server(Group::Tests, "haproxy", "haproxy", Some("haproxy")),
     server(Group::Tests, "nginx", "nginx", Some("nginx")),
     server(Group::Tests, "prometheus", "prometheus", Some("prometheus")),
+    program(Group::Tests, "tmux", &["tmux"]),
     program(Group::Tests, "wrk", &["wrk"]),
     program(Group::Bench, "bpftool", &["bpftool"]),
     program(Group::Bench, "tcptop", &["libbpf-tools"]),

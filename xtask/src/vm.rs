@@ -17,7 +17,7 @@ use crate::{failures, shell, stages};
 
 /// Files of tests that say the same on every kernel, and take a guest minutes: they run on the host's own, and in guests only when `--file`
 /// names them.
-const SAME_ON_EVERY_KERNEL: [&str; 5] = [
+const SAME_ON_EVERY_KERNEL: [&str; 6] = [
     // What the servers and clients of the scenarios do is held against the guest's kernel by the scenarios themselves.
     "queue_selfcheck",
     // What the models make of it.
@@ -28,6 +28,8 @@ const SAME_ON_EVERY_KERNEL: [&str; 5] = [
     "serve_service",
     // A real Prometheus, which no guest has.
     "serve_prometheus",
+    // What a terminal has of it: tmux, which no guest has.
+    "top_screen",
 ];
 
 /// Run the privileged tests on other kernels, under QEMU.

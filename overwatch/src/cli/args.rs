@@ -50,8 +50,9 @@ Examples:
 
 const TOP_EXAMPLES: &str = "\
 Examples:
-  sudo overwatch top                           every second, the busiest first
-  sudo overwatch top --lport 443 5             what the server on port 443 moves, every five seconds
+  sudo overwatch top                           the screen: ? for its keys, q to end
+  sudo overwatch top --lport 443 5             the same of the server on port 443, every five seconds
+  sudo overwatch top 1 10                      ten tables, one each second, the busiest first
   sudo overwatch top -o json --comm nginx 1 3  three intervals for a script
 
 Ctrl-C ends it; JSON, CSV and piped tables then have one more, shorter interval with what is left.
@@ -113,7 +114,7 @@ Exit codes: 0 it can, 1 failed while running, 2 bad arguments or configuration, 
 /// A verb.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Who moves the bytes: per process and connection, exact, the busiest first
+    /// What is wrong, and who moves the bytes: a screen on a terminal, tables for a COUNT, --rows and pipes
     #[command(after_help = TOP_EXAMPLES)]
     Top(Top),
     /// Every TCP state transition, with the time spent in the state left
@@ -289,9 +290,12 @@ pub struct Top {
     /// When to show.
     #[command(flatten)]
     pub pace: Pace,
-    /// Show at most this many rows [default: what fits on a terminal, else all]
+    /// Show tables instead of the screen, of at most this many rows [default: what fits on a terminal, else all]
     #[arg(short = 'n', long, value_name = "N")]
     pub rows: Option<usize>,
+    /// At the end of the screen: what was on it goes into this file, for `cargo xtask screenshots`.
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// Which rows.
     #[command(flatten)]
     pub filter: FilterArguments,

@@ -1,6 +1,11 @@
 //! `overwatch top`: who moves the bytes.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{
+    io::{self, IsTerminal as _},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -24,10 +29,18 @@ use crate::{
     show::{csv, json, table},
 };
 
+mod collect;
+mod screen;
+mod terminal;
+
 /// How often the ring buffer is emptied between two outputs: it holds some 18,000 ended connections.
 const DRAIN_EVERY: Duration = Duration::from_millis(200);
 
 pub(super) fn run(global: &Global, top: &Top) -> Result<ExitCode, Failure> {
+    let is_screen = global.output == Output::Table && top.pace.count.is_none() && top.rows.is_none();
+    if is_screen && io::stdout().is_terminal() && io::stdin().is_terminal() {
+        return watch::run(screen::run(global, top));
+    }
     watch::run(run_async(global, top))
 }
 

@@ -20,6 +20,7 @@ pub mod schema;
 pub mod servers;
 pub mod sockets;
 pub mod stream;
+pub mod tmux;
 pub mod traffic;
 pub mod unit;
 pub mod visits;
