@@ -4,13 +4,13 @@ use std::io::{self, IsTerminal as _};
 
 use anyhow::Context as _;
 use crossterm::{cursor::MoveTo, queue, terminal};
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use tokio::time::{Instant, interval, interval_at};
 
 use super::{
     Failure,
     args::{self, Pace},
     output::Output,
-    watch::{self, EVERY, Watch},
+    watch::{self, EVERY, Watch, every},
 };
 use crate::collect::Session;
 
@@ -25,10 +25,8 @@ pub(super) trait Follow {
 
 /// Follows what happens until it was shown often enough, or somebody says that it is.
 pub(super) async fn follow(watch: &mut Watch, pace: &Pace, verb: &mut impl Follow) -> Result<(), Failure> {
-    let mut outputs = interval_at(Instant::now() + pace.interval, pace.interval);
-    outputs.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut outputs = every(interval_at(Instant::now() + pace.interval, pace.interval));
+    let mut ticks = every(interval(EVERY));
     let mut left = pace.count;
     let mut output = Output::start();
     loop {

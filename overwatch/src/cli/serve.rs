@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::{Duration, Instant, Interval, MissedTickBehavior, interval, interval_at},
+    time::{Duration, Instant, interval, interval_at},
 };
 
 use self::{daemon::Daemon, web::Web};
@@ -14,7 +14,7 @@ use super::{
     args::{self, Global},
     say::say,
     settings,
-    watch::{self, EVERY, Watch},
+    watch::{self, EVERY, Watch, every},
 };
 use crate::{
     export::link::{FromWeb, ToWeb},
@@ -99,9 +99,4 @@ fn watchdog() -> Option<Duration> {
 /// Tells systemd, if it has started this.
 fn notify(states: &[NotifyState<'_>]) {
     let _nobody_listens = sd_notify::notify(false, states);
-}
-
-fn every(mut interval: Interval) -> Interval {
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }

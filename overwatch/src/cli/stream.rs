@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use crossterm::terminal;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, interval, sleep_until};
 
 use super::{
     Failure,
@@ -108,8 +108,7 @@ async fn stream<S: Source>(global: &Global, arguments: &args::Stream, mut source
     let mut writer = Writer::<S>::new(global, watch::filter(&arguments.filter)?)?;
     let mut watch = Watch::start(global, S::INTEREST)?;
     let end = arguments.duration.map(|duration| Instant::now() + duration);
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = watch::every(interval(EVERY));
     let mut output = Output::start();
     loop {
         let more = watch.session.has_more();

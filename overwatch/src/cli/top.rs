@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, interval_at};
 
 use super::{
     Failure,
@@ -50,10 +50,8 @@ async fn run_async(global: &Global, top: &Top) -> Result<ExitCode, Failure> {
     let mut screen = Screen::new(global, top, watch.host.clone());
     let mut traffic = Traffic::default();
     let start = Instant::now();
-    let mut outputs = interval_at(start + top.pace.interval, top.pace.interval);
-    outputs.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut drains = interval_at(start + DRAIN_EVERY, DRAIN_EVERY);
-    drains.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut outputs = watch::every(interval_at(start + top.pace.interval, top.pace.interval));
+    let mut drains = watch::every(interval_at(start + DRAIN_EVERY, DRAIN_EVERY));
     let mut left = top.pace.count;
     let mut output = output::Output::start();
     loop {

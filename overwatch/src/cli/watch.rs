@@ -3,7 +3,10 @@
 use std::{future::Future, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Interval, MissedTickBehavior},
+};
 
 use super::{
     Failure,
@@ -109,6 +112,12 @@ pub(super) async fn written_in_time(output: &mut Output) -> Result<(), Failure> 
         }
     }
     Ok(())
+}
+
+/// Ticks of which none comes sooner after one that was late.
+pub(super) fn every(mut interval: Interval) -> Interval {
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 /// From what was typed to what is chosen by it.

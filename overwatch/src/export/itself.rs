@@ -7,7 +7,7 @@ use overwatch_common::counter::Counter;
 use super::family::{Distribution, Family, Kind, family};
 use crate::{
     collect::{Counters, MapReading, ProgramReading},
-    model::services::UnattributedBytes,
+    model::{bytes::Bytes, losses::LOSSES},
     probes::catalogue::Tier,
 };
 
@@ -78,7 +78,7 @@ pub struct Itself {
 pub(super) struct Facts {
     pub(super) itself: Itself,
     pub(super) capped: [Capped; 3],
-    pub(super) unattributed: UnattributedBytes,
+    pub(super) unattributed: Bytes,
 }
 
 #[rustfmt::skip]
@@ -141,8 +141,8 @@ pub(super) const FAMILIES: &[Family<Facts>] = &[
     family("overwatch_lost_events_total", Kind::Counter, &["event"],
         "What the kernel side could not tell: the end of a connection (closed), a change of state or owner (change; the whole table is read \
          then), an accept (accept), a listening socket (listener), a call that found the connection table (connection) or that of shares (share) full.",
-        |of, points| for (event, counter) in LOST {
-            points.put_at(&[event], of.itself.counters.get(*counter) as f64);
+        |of, points| for loss in LOSSES {
+            points.put_at(&[loss.event], of.itself.counters.get(loss.counter) as f64);
         }),
     family("overwatch_deferred_events_total", Kind::Counter, &["event"],
         "What did not fit into the ring buffer and came by another way: the end of a connection (closed), word that one moves bytes (activity).",
@@ -176,15 +176,6 @@ pub(super) const FAMILIES: &[Family<Facts>] = &[
     family("overwatch_config_last_reload_success_timestamp_seconds", Kind::Gauge, &[],
         "When the configuration that is in force was read, Unix time.",
         |of, points| points.put(of.itself.reload.1.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())),
-];
-
-const LOST: &[(&str, Counter)] = &[
-    ("closed", Counter::ClosedLost),
-    ("change", Counter::ChangeLost),
-    ("accept", Counter::AcceptLost),
-    ("listener", Counter::ListenersFull),
-    ("connection", Counter::TableFull),
-    ("share", Counter::SharesFull),
 ];
 
 const DEFERRED: &[(&str, Counter)] = &[("closed", Counter::ClosedDeferred), ("activity", Counter::ActivityDeferred)];

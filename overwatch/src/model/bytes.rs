@@ -1,17 +1,26 @@
 //! Bytes in both directions, and what no hook saw of them.
 
+use serde::{Deserialize, Serialize};
+
 use overwatch_common::connection::Connection;
 
 use crate::collect::ProcessShare;
 
 /// Bytes in both directions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bytes {
-    pub(super) sent: u64,
-    pub(super) received: u64,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes {
+    /// Sent.
+    pub sent: u64,
+    /// Received.
+    pub received: u64,
 }
 
 impl Bytes {
+    /// In both directions.
+    pub fn both(self) -> u64 {
+        self.sent + self.received
+    }
+
     pub(super) fn since(self, before: Self) -> Self {
         Self { sent: self.sent.saturating_sub(before.sent), received: self.received.saturating_sub(before.received) }
     }
@@ -24,7 +33,8 @@ impl Bytes {
         Self { sent: self.sent.min(other.sent), received: self.received.min(other.received) }
     }
 
-    pub(super) fn plus(self, other: Self) -> Self {
+    /// The sum.
+    pub fn plus(self, other: Self) -> Self {
         Self { sent: self.sent + other.sent, received: self.received + other.received }
     }
 

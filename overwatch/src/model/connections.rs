@@ -14,6 +14,7 @@ use overwatch_common::{
 };
 
 use super::{
+    bytes::Bytes,
     clock::Clock,
     filter::Subject,
     open::{Member, Open, is_connection},
@@ -24,27 +25,6 @@ use crate::collect::Sample;
 
 #[cfg(test)]
 mod tests;
-
-/// Bytes in both directions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moved {
-    /// Sent.
-    pub sent: u64,
-    /// Received.
-    pub received: u64,
-}
-
-impl Moved {
-    /// In both directions.
-    pub fn both(self) -> u64 {
-        self.sent + self.received
-    }
-
-    fn add(&mut self, row: &Row) {
-        self.sent += row.sent_bytes;
-        self.received += row.received_bytes;
-    }
-}
 
 /// A connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,16 +55,21 @@ pub struct Live {
     pub established: Option<SystemTime>,
     /// When it was accepted, likewise, and for the end that connected.
     pub accepted: Option<SystemTime>,
-    /// Moved in this interval.
-    pub moved: Moved,
-    /// Moved since it began, or overwatch did.
-    pub moved_total: Moved,
+    /// Bytes in this interval.
+    pub moved: Bytes,
+    /// Bytes since it began, or overwatch did.
+    pub moved_total: Bytes,
 }
 
 impl Live {
     /// It ended in this interval.
     pub fn has_ended(&self) -> bool {
         self.state == CLOSE
+    }
+
+    /// Of its process; `None` when that is not known.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.pid)
     }
 
     /// For filters.
@@ -105,10 +90,10 @@ impl Live {
 pub struct Mover {
     /// The process.
     pub process: Process,
-    /// Moved in this interval.
-    pub moved: Moved,
-    /// Moved since overwatch began, as long as it has a socket.
-    pub moved_total: Moved,
+    /// Bytes in this interval.
+    pub moved: Bytes,
+    /// Bytes since overwatch began, as long as it has a socket.
+    pub moved_total: Bytes,
 }
 
 /// What changes and the table tell of a connection beside what it is counted as.
@@ -118,7 +103,7 @@ struct Details {
     is_partial: bool,
     established_ns: u64,
     accepted_ns: u64,
-    total: Moved,
+    total: Bytes,
 }
 
 impl Details {
@@ -128,7 +113,7 @@ impl Details {
             is_partial: connection.flags & flag::PARTIAL != 0,
             established_ns: connection.established_ns,
             accepted_ns: connection.accepted_ns,
-            total: Moved::default(),
+            total: Bytes::default(),
         }
     }
 
@@ -138,7 +123,7 @@ impl Details {
             is_partial: false,
             established_ns: 0,
             accepted_ns: 0,
-            total: Moved::default(),
+            total: Bytes::default(),
         }
     }
 
@@ -172,11 +157,11 @@ const MOST_UNLISTED: usize = 20_000;
 pub struct Connections {
     details: HashMap<Key, Details>,
     /// In this interval, of those that are open.
-    moved: HashMap<Key, Moved>,
+    moved: HashMap<Key, Bytes>,
     unlisted: HashMap<Key, Unlisted>,
     movers: HashMap<u32, Mover>,
     /// In this interval, by everybody.
-    moved_by_all: Moved,
+    moved_by_all: Bytes,
     left_out: u64,
 }
 
@@ -227,28 +212,25 @@ impl Connections {
     }
 
     fn moved(&mut self, row: &Row, state: u32, open: &Open, clock: &Clock) {
-        self.moved_by_all.add(row);
+        self.moved_by_all = self.moved_by_all.plus(row.moved());
         if let Some(process) = &row.process {
             self.moved_by(process, row);
         }
         if open.member(&row.key).is_some() {
-            self.moved.entry(row.key).or_default().add(row);
+            let moved = self.moved.entry(row.key).or_default();
+            *moved = moved.plus(row.moved());
             if let Some(details) = self.details.get_mut(&row.key) {
-                details.total.add(row);
+                details.total = details.total.plus(row.moved());
             }
         } else if let Some(Unlisted { live, counted }) = self.unlisted.get_mut(&row.key) {
-            live.moved.add(row);
             if counted.is_some() {
                 live.state = state;
             }
-            if counted.as_mut().is_some_and(|counted| counted.insert(pid_of(row))) {
-                live.moved_total.sent += row.sent_bytes_total;
-                live.moved_total.received += row.received_bytes_total;
-            } else {
-                live.moved_total.add(row);
-            }
+            let is_new = counted.as_mut().is_some_and(|counted| counted.insert(row.pid()));
+            live.moved = live.moved.plus(row.moved());
+            live.moved_total = live.moved_total.plus(if is_new { row.moved_total() } else { row.moved() });
         } else {
-            self.keep(self.of_row(row, state, clock), Some(HashSet::from([pid_of(row)])));
+            self.keep(self.of_row(row, state, clock), Some(HashSet::from([row.pid()])));
         }
     }
 
@@ -257,19 +239,18 @@ impl Connections {
             self.left_out += 1;
             return;
         }
-        let new = || Mover { process: process.clone(), moved: Moved::default(), moved_total: Moved::default() };
+        let new = || Mover { process: process.clone(), moved: Bytes::default(), moved_total: Bytes::default() };
         let mover = self.movers.entry(process.pid).or_insert_with(new);
         // One that runs another program is the same; another one that has its number now differs in more.
         if mover.process.comm != process.comm && mover.process.cgroup_id != process.cgroup_id {
             *mover = new();
         }
         mover.process.clone_from(process);
-        mover.moved.add(row);
-        mover.moved_total.add(row);
+        (mover.moved, mover.moved_total) = (mover.moved.plus(row.moved()), mover.moved_total.plus(row.moved()));
     }
 
     /// What everybody has moved in this interval.
-    pub fn moved_by_all(&self) -> Moved {
+    pub fn moved_by_all(&self) -> Bytes {
         self.moved_by_all
     }
 
@@ -288,7 +269,7 @@ impl Connections {
     /// One that nobody has told of but by its bytes.
     fn of_row(&self, row: &Row, state: u32, clock: &Clock) -> Live {
         let details = self.details.get(&row.key);
-        let since = |of: fn(&Details) -> u64| details.and_then(|details| clock.time(of(details)));
+        let (established, accepted) = milestones(details, clock);
         Live {
             key: row.key,
             process: row.process.clone(),
@@ -301,18 +282,17 @@ impl Connections {
             state,
             waits: false,
             opened: details.filter(|of| !of.is_partial).and_then(|_| clock.time(row.key.1)),
-            established: since(|of| of.established_ns),
-            accepted: since(|of| of.accepted_ns),
-            moved: Moved { sent: row.sent_bytes, received: row.received_bytes },
-            moved_total: Moved { sent: row.sent_bytes_total, received: row.received_bytes_total },
+            established,
+            accepted,
+            moved: row.moved(),
+            moved_total: row.moved_total(),
         }
     }
 
     /// One that began and ended in a sample.
     fn short(&self, change: &Change, clock: &Clock) -> Live {
         let key = key_of(change);
-        let details = self.details.get(&key);
-        let since = |of: fn(&Details) -> u64| details.and_then(|details| clock.time(of(details)));
+        let (established, accepted) = milestones(self.details.get(&key), clock);
         let known = |port: u16| (port != 0).then_some(port);
         Live {
             key,
@@ -326,16 +306,16 @@ impl Connections {
             state: CLOSE,
             waits: false,
             opened: clock.time(key.1),
-            established: since(|of| of.established_ns),
-            accepted: since(|of| of.accepted_ns),
-            moved: Moved::default(),
-            moved_total: Moved::default(),
+            established,
+            accepted,
+            moved: Bytes::default(),
+            moved_total: Bytes::default(),
         }
     }
 
     fn live(&self, key: &Key, member: &Member, open: &Open, clock: &Clock) -> Live {
         let details = self.details.get(key);
-        let since = |of: fn(&Details) -> u64| details.and_then(|details| clock.time(of(details)));
+        let (established, accepted) = milestones(details, clock);
         let known = |port: u16| (port != 0).then_some(port);
         Live {
             key: *key,
@@ -349,8 +329,8 @@ impl Connections {
             state: member.state,
             waits: member.waiting,
             opened: if member.is_partial { None } else { clock.time(key.1) },
-            established: since(|of| of.established_ns),
-            accepted: since(|of| of.accepted_ns),
+            established,
+            accepted,
             moved: self.moved.get(key).copied().unwrap_or_default(),
             moved_total: details.map(|of| of.total).unwrap_or_default(),
         }
@@ -365,16 +345,18 @@ impl Connections {
     pub fn begin_interval(&mut self, has_socket: impl Fn(u32) -> bool) {
         self.moved.clear();
         self.unlisted.clear();
-        (self.moved_by_all, self.left_out) = (Moved::default(), 0);
+        (self.moved_by_all, self.left_out) = (Bytes::default(), 0);
         self.movers.retain(|pid, mover| mover.moved.both() > 0 || has_socket(*pid));
         for mover in self.movers.values_mut() {
-            mover.moved = Moved::default();
+            mover.moved = Bytes::default();
         }
     }
 }
 
-fn pid_of(row: &Row) -> Option<u32> {
-    row.process.as_ref().map(|process| process.pid)
+/// When the handshake was complete, and when somebody accepted.
+fn milestones(details: Option<&Details>, clock: &Clock) -> (Option<SystemTime>, Option<SystemTime>) {
+    let since = |of: fn(&Details) -> u64| details.and_then(|details| clock.time(of(details)));
+    (since(|of| of.established_ns), since(|of| of.accepted_ns))
 }
 
 fn key_of(change: &Change) -> Key {

@@ -1,6 +1,6 @@
 //! Samples to snapshots. Pure: no I/O, and no clock of its own.
 
-mod bytes;
+pub mod bytes;
 pub mod clock;
 pub mod connections;
 pub mod ending;
@@ -8,6 +8,7 @@ pub mod filter;
 pub mod judged;
 pub mod life;
 pub mod listeners;
+pub mod losses;
 pub mod open;
 pub mod queue;
 pub mod queues;

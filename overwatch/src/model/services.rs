@@ -22,6 +22,7 @@ use self::{
     series::{Series, Sums},
 };
 use super::{
+    bytes::Bytes,
     ending::{Ending, ending, is_twin},
     open::{Ends, Open},
     snapshot::{Key, Process, Role, Row, Snapshot, address},
@@ -185,15 +186,6 @@ struct Held {
     is_opened: bool,
 }
 
-/// Bytes since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UnattributedBytes {
-    /// Sent.
-    pub sent: u64,
-    /// Received.
-    pub received: u64,
-}
-
 /// The model of the services. Feed it what each sample has told, and read it at any time.
 #[derive(Debug)]
 pub struct Services {
@@ -211,7 +203,7 @@ pub struct Services {
     /// What all rows have moved.
     sent_bytes: u64,
     received_bytes: u64,
-    unattributed: UnattributedBytes,
+    unattributed: Bytes,
 }
 
 impl Services {
@@ -229,7 +221,7 @@ impl Services {
             open_ports: HashMap::new(),
             sent_bytes: 0,
             received_bytes: 0,
-            unattributed: UnattributedBytes::default(),
+            unattributed: Bytes::default(),
         }
     }
 
@@ -247,8 +239,7 @@ impl Services {
         for row in &snapshot.rows {
             self.moved(row, now_ns);
         }
-        self.unattributed.sent += snapshot.unattributed_sent_bytes;
-        self.unattributed.received += snapshot.unattributed_received_bytes;
+        self.unattributed = self.unattributed.plus(snapshot.unattributed());
         for key in open.changed() {
             self.changed(key, open, now_ns);
         }
@@ -300,7 +291,7 @@ impl Services {
     }
 
     /// Bytes that are on no service, since they could be put on no connection.
-    pub fn unattributed_bytes(&self) -> UnattributedBytes {
+    pub fn unattributed_bytes(&self) -> Bytes {
         self.unattributed
     }
 

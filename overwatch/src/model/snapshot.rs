@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use overwatch_common::connection::{COMM_LEN, role};
 
-use super::filter::Subject;
+use super::{bytes::Bytes, filter::Subject};
 
 /// A connection's life: the kernel address of its socket, and when its entry was made.
 pub type Key = (u64, u64);
@@ -140,6 +140,21 @@ pub struct Row {
 }
 
 impl Row {
+    /// Of its process; `None` when that is not known.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.pid)
+    }
+
+    /// Bytes of this interval.
+    pub fn moved(&self) -> Bytes {
+        Bytes { sent: self.sent_bytes, received: self.received_bytes }
+    }
+
+    /// Bytes since the connection began, or overwatch did.
+    pub fn moved_total(&self) -> Bytes {
+        Bytes { sent: self.sent_bytes_total, received: self.received_bytes_total }
+    }
+
     /// For filters.
     pub fn subject(&self) -> Subject<'_> {
         Subject {
@@ -179,4 +194,11 @@ pub struct Snapshot {
     pub skipped_runs: Option<u64>,
     /// Last records that were lost in this interval; their bytes are among the unattributed.
     pub lost_events: u64,
+}
+
+impl Snapshot {
+    /// Bytes of this interval that could be put on no connection.
+    pub fn unattributed(&self) -> Bytes {
+        Bytes { sent: self.unattributed_sent_bytes, received: self.unattributed_received_bytes }
+    }
 }

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    connections::{Live, Moved, Mover},
+    bytes::Bytes,
+    connections::{Live, Mover},
     queue,
     snapshot::Process,
 };
@@ -19,15 +20,15 @@ pub struct Worker {
     pub open: u64,
     /// Sockets that it listens at; `None` where these cannot be looked at.
     pub listens: Option<u64>,
-    /// Moved in this interval.
-    pub moved: Moved,
-    /// Moved since overwatch began, or since it has a connection.
-    pub moved_total: Moved,
+    /// Bytes in this interval.
+    pub moved: Bytes,
+    /// Bytes since overwatch began, or since it has a connection.
+    pub moved_total: Bytes,
 }
 
 impl Worker {
     fn new(process: Process, listens: Option<u64>) -> Self {
-        Self { process, open: 0, listens, moved: Moved::default(), moved_total: Moved::default() }
+        Self { process, open: 0, listens, moved: Bytes::default(), moved_total: Bytes::default() }
     }
 
     /// It has a socket, whether or not it has moved anything.
@@ -85,8 +86,8 @@ mod tests {
             opened: None,
             established: None,
             accepted: None,
-            moved: Moved::default(),
-            moved_total: Moved::default(),
+            moved: Bytes::default(),
+            moved_total: Bytes::default(),
         }
     }
 
@@ -96,8 +97,8 @@ mod tests {
         const CLOSE: u32 = 7;
         let movers = [41, 100].map(|pid| Mover {
             process: process(pid),
-            moved: Moved { sent: 5, received: 6 },
-            moved_total: Moved { sent: 50, received: 60 },
+            moved: Bytes { sent: 5, received: 6 },
+            moved_total: Bytes { sent: 50, received: 60 },
         });
         let connections = [
             live(Some(42), ESTABLISHED, false),

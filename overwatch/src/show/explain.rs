@@ -67,7 +67,7 @@ pub(super) struct Parts {
     pub(super) numbers: Vec<String>,
 }
 
-/// The same of one of them.
+/// What the page says of one of them, taken apart.
 pub(super) fn parts(row: &Row, cgroup: Option<&str>, snapshot: &Snapshot, width: usize) -> Parts {
     let of = |write: &dyn Fn(&mut Page)| {
         let mut page = Page { lines: Vec::new(), width: Some(width) };

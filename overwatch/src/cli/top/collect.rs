@@ -6,16 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use overwatch_common::counter::Counter;
-
 use crate::{
     cli::watch::ROOT,
     collect::{ProgramReading, Sample, Session, SessionError},
     kernel::{cgroups::Cgroups, processes::resident_memory_bytes},
     model::{
+        bytes::Bytes,
         clock::Clock,
-        connections::{Connections, Live, Moved},
+        connections::{Connections, Live},
         judged::Judged,
+        losses::LOSSES,
         open::Open,
         queue,
         states::{States, Transition},
@@ -28,16 +28,6 @@ use crate::{
         text::{count, duration},
     },
 };
-
-/// What was lost, as the screen names it.
-const LOST: [(&str, Counter); 6] = [
-    ("ends of connections", Counter::ClosedLost),
-    ("changes of state (all was read anew then)", Counter::ChangeLost),
-    ("accepts", Counter::AcceptLost),
-    ("listening sockets without room", Counter::ListenersFull),
-    ("calls without room for their connection", Counter::TableFull),
-    ("calls without room for their share", Counter::SharesFull),
-];
 
 /// To count the entries of a full map takes a system call for each: it is not done more often than this,
 const COUNTING_RESTS: Duration = Duration::from_secs(10);
@@ -71,7 +61,7 @@ pub(super) struct Collector {
     states: States,
     connections: Connections,
     cgroups: Cgroups,
-    unattributed: Moved,
+    unattributed: Bytes,
     /// Of this interval, as many as the log keeps.
     transitions: VecDeque<Transition>,
     took: Duration,
@@ -89,7 +79,7 @@ impl Collector {
             states: States::default(),
             connections: Connections::default(),
             cgroups: Cgroups::default(),
-            unattributed: Moved::default(),
+            unattributed: Bytes::default(),
             transitions: VecDeque::new(),
             took: Duration::ZERO,
             on_cpu: on_cpu(),
@@ -114,8 +104,7 @@ impl Collector {
 
     fn take(&mut self, sample: &Sample) {
         let snapshot = self.traffic.update(sample);
-        self.unattributed.sent += snapshot.unattributed_sent_bytes;
-        self.unattributed.received += snapshot.unattributed_received_bytes;
+        self.unattributed = self.unattributed.plus(snapshot.unattributed());
         self.open.update(sample);
         self.connections.update(sample, &snapshot, &self.open);
         self.transitions.extend(self.states.update(sample).lines);
@@ -180,7 +169,7 @@ impl Collector {
             programs: session.programs().iter().map(|program| (program.name.clone(), described(program))).collect(),
             maps: self.counted.maps.clone(),
             maps_age: self.counted.at.elapsed(),
-            lost: LOST.iter().map(|(name, counter)| ((*name).to_owned(), sample.counters.get(*counter))).collect(),
+            lost: LOSSES.iter().map(|loss| (loss.what.to_owned(), sample.counters.get(loss.counter))).collect(),
             unattributed: self.unattributed,
             skipped_runs: sample.skipped_runs,
             memory_bytes: resident_memory_bytes(Path::new(ROOT)),

@@ -15,7 +15,7 @@ use crossterm::event::Event;
 use nix::sys::signal::{Signal, raise};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::{Instant, Interval, MissedTickBehavior, interval, interval_at},
+    time::{Instant, Interval, interval, interval_at},
 };
 
 use super::{
@@ -113,9 +113,7 @@ fn words(flags: &FilterArguments) -> String {
 
 /// From now on, so often.
 fn pace(length: Duration) -> Interval {
-    let mut ticks = interval_at(Instant::now() + length, length);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
+    watch::every(interval_at(Instant::now() + length, length))
 }
 
 pub(super) async fn run(global: &Global, top: &Top) -> Result<ExitCode, Failure> {
@@ -131,12 +129,10 @@ pub(super) async fn run(global: &Global, top: &Top) -> Result<ExitCode, Failure>
     let mut terminal = Terminal::take().context("cannot take the terminal").map_err(Failure::Running)?;
     let mut told = events();
     let mut output = Output::start();
-    let mut intervals = pace(top.pace.interval);
     // The first picture does not wait for a whole interval.
-    let mut first = std::pin::pin!(tokio::time::sleep(Duration::from_millis(300).min(top.pace.interval)));
+    let mut intervals = pace(Duration::from_millis(300).min(top.pace.interval));
     let mut is_first = true;
-    let mut drains = interval(EVERY);
-    drains.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut drains = watch::every(interval(EVERY));
     let mut is_old = true;
     loop {
         if is_old && !output.is_waiting() {
@@ -173,6 +169,9 @@ pub(super) async fn run(global: &Global, top: &Top) -> Result<ExitCode, Failure>
                 collector.end_interval(&mut watch.session, &mut screen.live)?;
                 screen.look();
                 is_old = true;
+                if std::mem::take(&mut is_first) {
+                    intervals = pace(screen.state.interval());
+                }
                 Effect::None
             }
             event = told.recv() => {
@@ -185,16 +184,11 @@ pub(super) async fn run(global: &Global, top: &Top) -> Result<ExitCode, Failure>
                     Some(_) => Effect::None,
                 }
             }
-            () = &mut first, if is_first => {
-                is_first = false;
-                collector.end_interval(&mut watch.session, &mut screen.live)?;
-                screen.look();
-                (is_old, intervals) = (true, pace(screen.state.interval()));
-                Effect::None
-            }
         };
         match effect {
             Effect::None => {}
+            // The first tick sees to it.
+            Effect::Pace(_) if is_first => {}
             Effect::Quit => break,
             Effect::Redraw => terminal.anew()?,
             Effect::Pace(length) => intervals = pace(length),

@@ -91,7 +91,7 @@ impl Socket {
 struct Truth {
     services: BTreeMap<Service, ServiceTotals>,
     ports: BTreeMap<ServicePort, PortTotals>,
-    unattributed: UnattributedBytes,
+    unattributed: Bytes,
 }
 
 impl Truth {

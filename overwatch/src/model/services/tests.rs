@@ -295,7 +295,7 @@ fn bytes_are_on_the_service_of_their_row() {
         ];
         let expected = expected.map(|(name, rows)| (name.to_owned(), rows * times * 1_000, rows * times * 10));
         assert_eq!(found, expected);
-        let unattributed = UnattributedBytes { sent: 7 * times, received: 8 * times };
+        let unattributed = Bytes { sent: 7 * times, received: 8 * times };
         assert_eq!(models.services.unattributed_bytes(), unattributed);
     }
 }

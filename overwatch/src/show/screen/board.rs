@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::{Fact, facts};
 use crate::model::{
-    connections::{Live, Moved},
+    bytes::Bytes,
+    connections::Live,
     queue::{self, Snapshot},
     states::Transition,
     workers::Worker,
@@ -47,7 +48,7 @@ pub struct Itself {
     /// What was lost since the start, by what it was.
     pub lost: Vec<(String, u64)>,
     /// Bytes that could be put on no connection since the start.
-    pub unattributed: Moved,
+    pub unattributed: Bytes,
     /// Runs of the programs that the kernel has skipped since the start; `None` when it does not tell.
     pub skipped_runs: Option<u64>,
     /// Resident memory of this process, in bytes; `None` when it is not known.
@@ -109,7 +110,7 @@ pub struct Interval {
     /// Connections, in no order.
     pub connections: Vec<Live>,
     /// What everybody has moved.
-    pub moved: Moved,
+    pub moved: Bytes,
     /// Connections that have ended, and processes, that have no row.
     pub left_out: u64,
     /// Processes, in no order.
@@ -140,7 +141,7 @@ pub struct Board {
     /// How many of them are open.
     pub open: u64,
     /// What everybody has moved in the interval.
-    pub moved: Moved,
+    pub moved: Bytes,
     /// Connections that have ended in the interval, and processes, that have no row.
     pub left_out: u64,
     /// Processes, in no order.
@@ -172,7 +173,7 @@ impl Board {
             lost_events: 0,
             connections: Vec::new(),
             open: 0,
-            moved: Moved::default(),
+            moved: Bytes::default(),
             left_out: 0,
             workers: Vec::new(),
             transitions: Vec::new(),

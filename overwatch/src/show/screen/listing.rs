@@ -1,6 +1,6 @@
 //! A list: rows of one kind in columns, of which only those are drawn that are seen.
 
-use std::{cmp::Ordering, net::IpAddr};
+use std::cmp::Ordering;
 
 use ratatui::text::{Line, Span};
 
@@ -206,9 +206,4 @@ impl<T: Sync, F: Sync> Listing for Table<T, F> {
         let row = (self.rows)(board).iter().find(|row| (self.id)(row) == id)?;
         Some((self.story)(row, board, width))
     }
-}
-
-/// Addresses in the order of their numbers.
-pub(super) fn by_address(one: (IpAddr, u16), two: (IpAddr, u16)) -> Ordering {
-    one.cmp(&two)
 }

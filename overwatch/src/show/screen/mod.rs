@@ -51,12 +51,12 @@ impl Screen {
 
     /// What is shown.
     pub fn board(&self) -> &Board {
-        self.held.as_deref().unwrap_or(&self.live)
+        shown(&self.held, &self.live)
     }
 
     /// An interval has ended.
     pub fn look(&mut self) {
-        let board = self.held.as_deref().unwrap_or(&self.live);
+        let board = shown(&self.held, &self.live);
         self.state.look(board);
     }
 
@@ -66,7 +66,7 @@ impl Screen {
             return Effect::None;
         }
         let key = Key::of(event);
-        let board = self.held.as_deref().unwrap_or(&self.live);
+        let board = shown(&self.held, &self.live);
         match self.state.mode {
             Mode::Typing(_) => {
                 if let Some(typed) = typed(event) {
@@ -111,7 +111,7 @@ impl Screen {
 
     /// The mouse did something.
     pub fn point(&mut self, event: &MouseEvent) -> Effect {
-        let board = self.held.as_deref().unwrap_or(&self.live);
+        let board = shown(&self.held, &self.live);
         if self.state.mode != Mode::Normal {
             return Effect::None;
         }
@@ -130,9 +130,14 @@ impl Screen {
 
     /// Draws all of it, at this time.
     pub fn draw(&mut self, frame: &mut Frame<'_>, now: SystemTime) {
-        let board = self.held.as_deref().unwrap_or(&self.live);
+        let board = shown(&self.held, &self.live);
         self.list_line = draw::draw(frame, &mut self.state, board, now, self.theme);
     }
+}
+
+/// Of the two fields alone, so that the state can change meanwhile.
+fn shown<'a>(held: &'a Option<Box<Board>>, live: &'a Board) -> &'a Board {
+    held.as_deref().unwrap_or(live)
 }
 
 fn typed(event: &KeyEvent) -> Option<Typed> {

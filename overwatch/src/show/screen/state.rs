@@ -308,7 +308,7 @@ impl State {
         self.message = Some(by.map_or("sorted as at the start".to_owned(), |by| format!("sorted by {by}")));
     }
 
-    /// What a key does in a filter that is being typed: `None` as text is Enter.
+    /// What a key does in a filter that is being typed.
     pub fn type_filter(&mut self, text: Typed, board: &Board) {
         let Mode::Typing(typed) = &mut self.mode else { return };
         self.message = None;

@@ -7,7 +7,8 @@ use std::{
 
 use super::super::board::{Board, Interval, Itself};
 use crate::model::{
-    connections::{Live, Moved},
+    bytes::Bytes,
+    connections::Live,
     fixtures::transition,
     queue::{self, fixtures},
     snapshot::{Process, Role},
@@ -37,8 +38,8 @@ fn live(number: u64, pid: u32, comm: &str, moved: u64) -> Live {
         opened: Some(at(90)),
         established: Some(at(90)),
         accepted: Some(at(91)),
-        moved: Moved { sent: moved, received: moved / 10 },
-        moved_total: Moved { sent: moved * 9, received: moved },
+        moved: Bytes { sent: moved, received: moved / 10 },
+        moved_total: Bytes { sent: moved * 9, received: moved },
     }
 }
 
@@ -52,7 +53,7 @@ fn itself() -> Itself {
         maps: vec![("CONNECTIONS".to_owned(), 8, 65_536)],
         maps_age: Duration::from_secs(4),
         lost: vec![("ends of connections".to_owned(), 0), ("changes of state".to_owned(), 0)],
-        unattributed: Moved::default(),
+        unattributed: Bytes::default(),
         skipped_runs: Some(0),
         memory_bytes: Some(30 << 20),
         on_cpu: Some(Duration::from_millis(12)),
@@ -62,8 +63,6 @@ fn itself() -> Itself {
 
 fn board(rows: &[queue::Row], connections: &[Live], workers: &[Worker], itself: &Itself) -> Board {
     let mut board = Board::new("web1".to_owned(), at(0));
-    let add =
-        |sum: Moved, one: &Live| Moved { sent: sum.sent + one.moved.sent, received: sum.received + one.moved.received };
     for seconds in [99, 100] {
         let listeners = queue::Snapshot {
             time: at(seconds),
@@ -75,7 +74,7 @@ fn board(rows: &[queue::Row], connections: &[Live], workers: &[Worker], itself: 
         board.end_interval(Interval {
             listeners,
             connections: connections.to_vec(),
-            moved: connections.iter().fold(Moved::default(), add),
+            moved: connections.iter().fold(Bytes::default(), |sum, live| sum.plus(live.moved)),
             left_out: 0,
             transitions: if seconds == 100 { vec![transition()] } else { Vec::new() },
             workers: workers.to_vec(),
@@ -87,7 +86,7 @@ fn board(rows: &[queue::Row], connections: &[Live], workers: &[Worker], itself: 
 }
 
 pub(super) fn mover(pid: u32, comm: &str, moved: u64) -> Worker {
-    let moved = Moved { sent: moved, received: moved / 10 };
+    let moved = Bytes { sent: moved, received: moved / 10 };
     Worker { process: process(pid, comm), open: 3, listens: Some(1), moved, moved_total: moved }
 }
 
@@ -134,7 +133,7 @@ pub(super) fn degraded() -> Board {
         "each call costs five times as much".to_owned(),
     ]];
     let lost = vec![("ends of connections".to_owned(), 12_345), ("changes of state".to_owned(), 3)];
-    let unattributed = Moved { sent: 5_000_000, received: 1 };
+    let unattributed = Bytes { sent: 5_000_000, received: 1 };
     let maps = vec![("CONNECTIONS".to_owned(), 65_000, 65_536)];
     let itself = Itself {
         tier: "kprobe".to_owned(),

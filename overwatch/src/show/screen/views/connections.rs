@@ -73,7 +73,7 @@ const ORDERS: &[Order<Live>] = &[
     Order { title: "SENT", compare: |one, two| two.moved_total.sent.cmp(&one.moved_total.sent) },
     Order { title: "RECV", compare: |one, two| two.moved_total.received.cmp(&one.moved_total.received) },
     Order { title: "AGE", compare: |one, two| one.opened.cmp(&two.opened) },
-    Order { title: "PID", compare: |one, two| number(one).cmp(&number(two)) },
+    Order { title: "PID", compare: |one, two| one.pid().cmp(&two.pid()) },
     Order { title: "COMM", compare: |one, two| name(one).cmp(&name(two)) },
     Order { title: "STATE", compare: |one, two| (!one.waits, one.state).cmp(&(!two.waits, two.state)) },
     Order { title: "REMOTE", compare: |one, two| (one.remote_addr, one.remote_port).cmp(&(two.remote_addr, two.remote_port)) },
@@ -83,10 +83,6 @@ const ORDERS: &[Order<Live>] = &[
 /// Nobody sends anything on a connection that nobody has accepted: there is room for the word where no other column has any.
 fn sent(live: &Live, board: &Board) -> String {
     if live.waits { "waits".to_owned() } else { bytes(live.moved.sent as f64 / board.seconds()) }
-}
-
-fn number(live: &Live) -> Option<u32> {
-    live.process.as_ref().map(|process| process.pid)
 }
 
 fn name(live: &Live) -> Option<&str> {
@@ -110,7 +106,7 @@ fn json(live: &Live, board: &Board) -> String {
     let time =
         |then: Option<std::time::SystemTime>| then.map(|then| humantime::format_rfc3339_micros(then).to_string());
     json::text(&json!({
-        "pid": number(live),
+        "pid": live.pid(),
         "comm": name(live),
         "netns": live.netns,
         "cgroup": cgroup(live, board),

@@ -14,7 +14,7 @@ use crate::{
         listeners::{COLUMNS, Cell, Line},
         screen::{
             board::Board,
-            listing::{Id, Order, Table, Text, by_address},
+            listing::{Id, Order, Table, Text},
             theme::Tone,
         },
         text::{count, duration, printable},
@@ -44,7 +44,7 @@ pub(super) static TABLE: Table<Row, Cell> = Table {
 #[rustfmt::skip]
 const ORDERS: &[Order<Row>] = &[
     Order { title: "SINCE", compare: |one, two| one.verdict.since.is_none().cmp(&two.verdict.since.is_none()).then(one.verdict.since.cmp(&two.verdict.since)) },
-    Order { title: "LISTENER", compare: |one, two| by_address((one.queue.local_addr, one.queue.local_port), (two.queue.local_addr, two.queue.local_port)) },
+    Order { title: "LISTENER", compare: |one, two| (one.queue.local_addr, one.queue.local_port).cmp(&(two.queue.local_addr, two.queue.local_port)) },
     Order { title: "PROCESSES", compare: |one, two| name(one).cmp(&name(two)) },
     Order { title: "QUEUE", compare: |one, two| two.queue.accept_queue.cmp(&one.queue.accept_queue) },
     Order { title: "OLDEST", compare: |one, two| two.queue.oldest_wait().cmp(&one.queue.oldest_wait()) },

@@ -85,15 +85,11 @@ fn wanted<'a>(board: &'a Board, filter: &'a Filter) -> Box<dyn Fn(&Worker) -> bo
     let listening = board.listeners.iter().filter(|row| row.queue.is_wanted(filter, path));
     let listening =
         listening.flat_map(|row| &row.queue.holders).filter(|holder| holds(holder)).map(|holder| holder.pid);
-    let wanted: HashSet<u32> = connected.filter_map(pid_of).chain(listening).collect();
+    let wanted: HashSet<u32> = connected.filter_map(Live::pid).chain(listening).collect();
     Box::new(move |worker| {
         let process = &worker.process;
         wanted.contains(&process.pid) || filter.matches_process(process, path(process.cgroup_id))
     })
-}
-
-fn pid_of(live: &Live) -> Option<u32> {
-    live.process.as_ref().map(|process| process.pid)
 }
 
 fn is_holder(row: &Row, pid: u32) -> bool {
@@ -151,7 +147,7 @@ fn story(worker: &Worker, board: &Board, width: usize) -> Vec<Text> {
             row.verdict.level.into(),
         ));
     }
-    let own = board.connections.iter().filter(|live| pid_of(live) == Some(pid)).collect();
+    let own = board.connections.iter().filter(|live| live.pid() == Some(pid)).collect();
     lines.extend(connections::list("Connections:", own, board, width));
     lines
 }
