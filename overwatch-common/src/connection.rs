@@ -220,6 +220,8 @@ pub struct Listener {
     pub since_ns: u64,
     /// Control group (version 2) of the process that listens, 0 when not known.
     pub cgroup_id: u64,
+    /// Inode number of the socket; 0 when no process has it open.
+    pub inode: u64,
     /// SYNs that were refused because the accept queue was full.
     pub overflows_syn: u64,
     /// Handshakes whose last ACK was refused because the accept queue was full.
@@ -277,7 +279,7 @@ const _: () = assert!(size_of::<Connection>() == 272);
 const _: () = assert!(size_of::<ShareKey>() == 16);
 const _: () = assert!(size_of::<Share>() == 48);
 const _: () = assert!(size_of::<Owner>() == 32);
-const _: () = assert!(size_of::<Listener>() == 104);
+const _: () = assert!(size_of::<Listener>() == 112);
 const _: () = assert!(size_of::<InFlight>() == 8);
 const _: () = assert!(size_of::<Connecting>() == 16);
 

@@ -72,7 +72,6 @@ macro_rules! with_offsets {
             DESTROY_RECORD_SOCK = "trace_event_raw_tcp_event_sk", "skaddr", optional;
             MPTCP_FIRST = "mptcp_sock", "first", optional;
             SYSCALL_EXIT_RET = "syscall_trace_exit", "ret", optional;
-            ITER_META_SEQ = "bpf_iter_meta", "seq", required;
         }
     };
 }
@@ -124,9 +123,6 @@ macro_rules! with_arguments {
             SYN_RECV_V6_SK = "tcp_v6_syn_recv_sock", "sk";
             SYN_RECV_V6_SKB = "tcp_v6_syn_recv_sock", "skb";
             ITER_TCP_SK = "bpf_iter_tcp", "sk_common";
-            ITER_ELEM_META = "bpf_iter_bpf_map_elem", "meta";
-            ITER_ELEM_KEY = "bpf_iter_bpf_map_elem", "key";
-            ITER_ELEM_VALUE = "bpf_iter_bpf_map_elem", "value";
             CONNECT_V4_SK = "tcp_v4_connect", "sk";
             CONNECT_V4_ADDRESS = "tcp_v4_connect", "uaddr";
             CONNECT_V4_RETURN = "tcp_v4_connect", "return";

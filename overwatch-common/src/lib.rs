@@ -8,4 +8,4 @@ pub mod connection;
 pub mod counter;
 pub mod event;
 pub mod kernel;
-pub mod look;
+pub mod scan;

@@ -84,16 +84,10 @@ pub(crate) fn argument(context: *const core::ffi::c_void, position: &Global<u32>
     }
 }
 
-/// Loads the pointer at this place of a structure that the verifier knows, so that what is loaded has its type. BTF told the place.
+/// The first argument of a raw tracepoint program.
 #[inline(always)]
-pub(crate) fn typed_pointer(structure: u64, offset: &Global<u32>) -> u64 {
-    let structure = structure as *const core::ffi::c_void;
-    match offset.load() {
-        0 => load::<0>(structure),
-        8 => load::<8>(structure),
-        16 => load::<16>(structure),
-        _ => 0,
-    }
+pub(crate) fn first_argument(context: *const core::ffi::c_void) -> u64 {
+    load::<0>(context)
 }
 
 /// Argument of a probed function, in the registers of the System V calling convention.

@@ -48,6 +48,7 @@ pub(crate) fn note(sock: Address, owner: &Owner, since_ns: u64, seen: u8) {
     let mut listener = Listener {
         since_ns,
         cgroup_id: owner.cgroup_id,
+        inode: sockets::inode_of(sock),
         overflows_syn: 0,
         overflows_ack: 0,
         syn_queue_overflows: 0,

@@ -2,7 +2,7 @@
 //!
 //! The entry points only find their arguments, by fentry, kprobe or tracepoint: [`bytes`] (sent, received), [`connect`],
 //! [`accept`], [`states`] (transitions, end of life), [`resets`], [`refusals`] (what a full queue refuses), [`seed`] (what was there
-//! before us) and [`look`] (what waits at the listening sockets). The logic is shared:
+//! before us) and [`scan`] (listening sockets and their waiting clients). The logic is shared:
 //! [`entry`] (how an entry begins), [`table`] (what moves), [`ends`] (its last record), [`listeners`], [`changes`] (telling of
 //! transitions), [`totals`] (the kernel's own counters) and [`sockets`] (what a socket says about itself).
 #![no_std]
@@ -19,10 +19,10 @@ mod ends;
 mod entry;
 mod kernel;
 mod listeners;
-mod look;
 mod maps;
 mod refusals;
 mod resets;
+mod scan;
 mod seed;
 mod sockets;
 mod states;

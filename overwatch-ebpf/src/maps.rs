@@ -8,6 +8,7 @@ use overwatch_common::{
     connection::{Connecting, Connection, InFlight, Listener, Owner, Share, ShareKey},
     counter::{COUNTERS as COUNTER_NAMES, Counter},
     event::{AUDIT, CONTROL_WORDS, ClosedKey, EPOCH, LostKey, LostSum, SKIPS, WAS_FULL},
+    scan::SCAN_BYTES,
 };
 
 /// The connection table, keyed by the socket's address.
@@ -37,6 +38,10 @@ pub(crate) static ENDED_AGAIN: LruHashMap<u64, u8> = LruHashMap::with_max_entrie
 /// Activity notices, changes and final records.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 * 1024 * 1024, 0);
+
+/// Records of the listener scan. Read after each listening socket, so it needs room for the largest one only.
+#[map]
+pub(crate) static SCANNED: RingBuf = RingBuf::with_byte_size(SCAN_BYTES, 0);
 
 /// Calls between entry and return, keyed by thread (kprobe tier).
 #[map]

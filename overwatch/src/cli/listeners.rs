@@ -31,7 +31,7 @@ pub(super) fn run(global: &Global, arguments: &args::Listeners) -> Result<ExitCo
 async fn run_async(global: &Global, arguments: &args::Listeners) -> Result<ExitCode, Failure> {
     let filter = watch::filter(&arguments.filter())?;
     let mut watch = Watch::start(global, Interest::Queues)?;
-    if !watch.session.looks() {
+    if !watch.session.scans() {
         return Err(Failure::Host(Refusal::new(
             "this kernel does not let overwatch look at its listening sockets",
             "overwatch check -v says why",

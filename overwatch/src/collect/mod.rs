@@ -8,6 +8,7 @@ mod queues;
 mod record;
 mod resets;
 mod sample;
+mod scan;
 mod session;
 mod shares;
 mod skips;
@@ -15,6 +16,7 @@ mod table;
 
 pub use about::{MapReading, ProgramReading};
 pub use processes::{ActivityReading, HolderReading, ProcessWatch};
-pub use queues::{ListenerReading, NamespaceReading, WaitingReading};
+pub use queues::{ListenerReading, NamespaceReading, SynQueueReading, WaitingReading};
 pub use sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, RefusalsSeen, Sample};
+pub use scan::ScanError;
 pub use session::{Session, SessionError};

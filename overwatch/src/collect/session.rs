@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -18,10 +17,11 @@ use super::{
     audit::Audits,
     clocks::{self, monotonic_ns},
     processes::ProcessWatch,
-    queues::{ListenerReading, Queues},
+    queues::{ListenerReading, Namespaces},
     record::Record,
     resets,
     sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, RefusalsSeen, Sample},
+    scan::{Scan, ScanError},
     shares::ShareIndex,
     skips::SkipWatch,
     table::Maps,
@@ -31,9 +31,9 @@ use crate::{
     probes::{
         attach::{self, Attached, Attempt, Degradation},
         catalogue::{REFUSED_ACKS, REFUSED_SYNS},
-        look::{Look, LookError},
         object::{self, Capacity, Interest},
         plan::{self, Attach, Refusal},
+        refuse::Refuse,
         seed::{self, SeedError, Seeded},
     },
 };
@@ -52,9 +52,9 @@ pub enum SessionError {
     /// The open connections could not be found.
     #[error(transparent)]
     Seed(#[from] SeedError),
-    /// The listening sockets could not be looked at.
-    #[error("cannot look at the listening sockets: {0}")]
-    Look(#[from] io::Error),
+    /// The listening sockets could not be scanned.
+    #[error("cannot scan the listening sockets: {0}")]
+    Scan(#[from] ScanError),
     /// A map could not be read or written.
     #[error("cannot read what the kernel side has counted: {0}")]
     Map(#[from] MapError),
@@ -77,7 +77,8 @@ pub struct Session {
     shares: ShareIndex,
     pub(super) pending: Pending,
     interest: Interest,
-    queues: Option<Queues>,
+    scan: Option<Scan>,
+    namespaces: Namespaces,
     processes: Option<ProcessWatch>,
     pub(super) audits: Audits,
     skips: SkipWatch,
@@ -148,7 +149,8 @@ impl Session {
                 "overwatch check shows what this host offers",
             )
         })?;
-        let look = interest.wants_queues().then(|| Look::prepare(&mut ebpf, &btf));
+        let refuse = Refuse::from_environment();
+        let prepared = interest.wants_queues().then(|| Scan::prepare(&mut ebpf, &refuse));
         // Before anything moves: an entry that is announced in no epoch would wait for its next bytes.
         let mut maps = Maps::take(&mut ebpf)?;
         maps.set_epoch(FIRST_EPOCH)?;
@@ -157,15 +159,11 @@ impl Session {
         let mut attached = attach::attach(&mut ebpf, &btf, &plans, wanted)
             .map_err(|(refusal, attempts)| SessionError::Refused { refusal, attempts })?;
         attached.degradations.extend((!host.initial_pid_namespace).then(other_pid_namespace));
-        let queues = match look {
-            Some(Ok(look)) => Some(Queues::new(look)),
-            Some(Err(error)) => {
-                attached.degradations.push(no_look(&error));
-                None
-            }
-            None => None,
-        };
-        let processes = queues.as_ref().and_then(|_| process_watch(host, root));
+        let scan = prepared.and_then(|prepared| {
+            attached.degradations.extend(prepared.degradations());
+            prepared.scan
+        });
+        let processes = scan.as_ref().and_then(|_| process_watch(host, root));
         let seeded = seed::seed(&mut ebpf, &btf, root, owners)?;
         drop(btf);
         give_back_memory();
@@ -179,7 +177,8 @@ impl Session {
             shares: ShareIndex::default(),
             pending: Pending::default(),
             interest,
-            queues,
+            scan,
+            namespaces: Namespaces::default(),
             processes,
             audits: Audits::default(),
             skips: SkipWatch::default(),
@@ -192,9 +191,9 @@ impl Session {
         })
     }
 
-    /// True when it can tell what waits at the listening sockets, if that was asked for.
-    pub fn looks(&self) -> bool {
-        self.queues.is_some()
+    /// True when it scans the listening sockets: that was asked for, and this kernel allows a way to do it.
+    pub fn scans(&self) -> bool {
+        self.scan.is_some()
     }
 
     /// What was attached.
@@ -332,13 +331,9 @@ impl Session {
         };
         let lost = self.maps.lost.iter().collect::<Result<Vec<_>, _>>()?;
         let open = if rows { self.read_active()? } else { Vec::new() };
-        let (queues, namespaces) = match &mut self.queues {
-            Some(queues) => {
-                let (listeners, namespaces) = queues.read(&self.root)?;
-                (Some(listeners), namespaces)
-            }
-            None => (None, Vec::new()),
-        };
+        let scan = self.scan.as_mut();
+        let queues = scan.map(|scan| scan.read(&self.root, &self.ebpf, &self.maps.listeners)).transpose()?;
+        let namespaces = queues.as_deref().map(|queues| self.namespaces.read(&self.root, queues)).unwrap_or_default();
         let of_interval = queues.as_deref().filter(|_| ends_interval);
         let watched = of_interval.zip(self.processes.as_mut());
         let holders = watched.map(|(listeners, processes)| processes.look(Instant::now(), &wanted(listeners)));
@@ -511,10 +506,6 @@ fn wanted(listeners: &[ListenerReading]) -> Vec<Wanted> {
 /// `None` in a container's pid namespace: the numbers in its `/proc` would be taken for the host's.
 fn process_watch(host: &HostFacts, root: &Path) -> Option<ProcessWatch> {
     host.initial_pid_namespace.then(|| ProcessWatch::new(root))
-}
-
-fn no_look(error: &LookError) -> Degradation {
-    Degradation { what: "iter:bpf_map_elem".to_owned(), why: attach::cause(error).line, loss: Look::LOSS }
 }
 
 fn other_pid_namespace() -> Degradation {

@@ -82,7 +82,8 @@ pub(super) struct Numbers {
     queue: u64,
     limit: u64,
     peak: u64,
-    syn_queue: u64,
+    /// `None` when it cannot be read.
+    syn_queue: Option<u64>,
     waiting: u64,
     /// `None` when somebody waits and it is not known for how long.
     oldest_wait: Option<Duration>,
@@ -114,7 +115,7 @@ impl Numbers {
             queue: queue.accept_queue.into(),
             limit: queue.backlog_limit.into(),
             peak: peak.into(),
-            syn_queue: queue.syn_queue.into(),
+            syn_queue: queue.syn_queue.map(|of| of.length.into()),
             waiting: queue.waiting_total,
             oldest_wait: queue.oldest_wait().or_else(|| (queue.waiting_total == 0).then_some(Duration::ZERO)),
             serving: queue.serving,
@@ -138,7 +139,7 @@ impl Numbers {
             queue: 0,
             limit: 0,
             peak: 0,
-            syn_queue: 0,
+            syn_queue: Some(0),
             waiting: 0,
             oldest_wait: Some(Duration::ZERO),
             serving: Some(0),
@@ -157,7 +158,7 @@ impl Numbers {
         self.queue += more.queue;
         self.limit += more.limit;
         self.peak += more.peak;
-        self.syn_queue += more.syn_queue;
+        self.syn_queue = self.syn_queue.zip(more.syn_queue).map(|(one, two)| one + two);
         self.waiting += more.waiting;
         self.oldest_wait = self.oldest_wait.zip(more.oldest_wait).map(|(one, two)| one.max(two));
         self.serving = self.serving.zip(more.serving).map(|(one, two)| one + two);
@@ -336,8 +337,8 @@ pub(super) const FAMILIES: &[Family<Numbers>] = &[
         "Most connections in the accept queue at any time since the scrape before, whoever scraped.",
         |of, points| points.count(of.peak)),
     family("overwatch_listener_syn_queue_length", Kind::Gauge, &[],
-        "Handshakes that are not complete.",
-        |of, points| points.count(of.syn_queue)),
+        "Half-open connections; absent when they cannot be read.",
+        |of, points| points.put_known(of.syn_queue.map(|length| length as f64))),
     family("overwatch_listener_waiting_clients", Kind::Gauge, &[],
         "Clients that are connected and that nobody has accepted, also those that have given up and still take their place.",
         |of, points| points.count(of.waiting)),

@@ -9,6 +9,7 @@ pub mod host;
 pub mod namespaces;
 pub mod netstat;
 pub mod processes;
+pub mod sock_diag;
 pub mod throttling;
 pub mod tracefs;
 

@@ -81,6 +81,7 @@ pub(crate) fn listener(since_ns: u64, local_addr: &str) -> Listener {
     Listener {
         since_ns,
         cgroup_id: 9,
+        inode: 0,
         overflows_syn: 0,
         overflows_ack: 0,
         syn_queue_overflows: 0,

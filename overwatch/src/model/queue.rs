@@ -86,6 +86,17 @@ pub struct Waits {
     pub max: Duration,
 }
 
+/// The half-open connections of a listening socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynQueue {
+    /// Half-open connections.
+    pub length: u32,
+    /// Half-open connections whose SYN-ACK was sent again, so that the client is slow, silent or not there.
+    pub old: u32,
+    /// TCP_DEFER_ACCEPT is set: clients that send nothing stay half-open.
+    pub defers_accept: bool,
+}
+
 /// A process that holds a listening socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -136,12 +147,8 @@ pub struct Queue {
     pub somaxconn: Option<u32>,
     /// net.ipv4.tcp_syncookies of the namespace; `None` when it is not known.
     pub syncookies: Option<u32>,
-    /// Handshakes that are not complete (the SYN queue).
-    pub syn_queue: u32,
-    /// Of these: such as have had their SYN-ACK sent again, so that the client is slow, silent or not there.
-    pub syn_queue_old: u32,
-    /// TCP_DEFER_ACCEPT is set: clients that say nothing stay in the SYN queue.
-    pub defers_accept: bool,
+    /// Its SYN queue; `None` where the scan cannot read it.
+    pub syn_queue: Option<SynQueue>,
     /// Connections that entered the accept queue.
     pub arrivals: Count,
     /// Connections that were accepted.
@@ -176,7 +183,7 @@ pub struct Queue {
 }
 
 /// At most so many waiting clients are shown by name: the kernel side walks no further.
-pub use overwatch_common::look::MOST_WAITING;
+pub use overwatch_common::scan::MOST_WAITING;
 
 impl Queue {
     /// How long the client has waited that came first; `None` when there is none or it is not known.

@@ -3,7 +3,8 @@
 pub mod attach;
 pub mod catalogue;
 pub mod kretprobe;
-pub mod look;
 pub mod object;
 pub mod plan;
+pub mod refuse;
+pub mod scan;
 pub mod seed;

@@ -54,6 +54,7 @@ impl Capacity {
         use overwatch_common::{
             connection::{Connecting, Connection, InFlight, Listener, Share, ShareKey},
             event::{ClosedKey, LostKey, LostSum},
+            scan::SCAN_BYTES,
         };
         let table = |entries: u32, key: usize, value: usize| {
             u64::from(entries) * (48 + key + value) as u64 + u64::from(entries.next_power_of_two()) * 16
@@ -67,6 +68,7 @@ impl Capacity {
             + table(Self::CONNECTING, 8, size_of::<Connecting>())
             + table(Self::ENDED_AGAIN, 8, 8)
             + u64::from(self.ring_bytes)
+            + u64::from(SCAN_BYTES)
             + (COUNTERS.len() * 8) as u64
     }
 }

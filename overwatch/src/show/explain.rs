@@ -287,6 +287,8 @@ fn waited(queue: &Queue) -> String {
 }
 
 fn syn_queue(queue: &Queue) -> String {
-    let defers = if queue.defers_accept { "; TCP_DEFER_ACCEPT keeps silent clients here" } else { "" };
-    format!("{}, of these {} had their SYN-ACK sent again{defers}", queue.syn_queue, queue.syn_queue_old)
+    known(queue.syn_queue, |of| {
+        let defers = if of.defers_accept { "; TCP_DEFER_ACCEPT keeps silent clients here" } else { "" };
+        format!("{}, of these {} had their SYN-ACK sent again{defers}", of.length, of.old)
+    })
 }

@@ -119,7 +119,7 @@ impl Collector {
         self.take(&sample);
         let connections = self.connections.rows(&self.open, &Clock::of(&sample));
         let (moved, left_out) = (self.connections.moved_by_all(), self.connections.left_out());
-        let looks = session.looks().then_some(listeners.rows.as_slice());
+        let looks = session.scans().then_some(listeners.rows.as_slice());
         let workers = workers(self.connections.movers(), &connections, looks);
         let with_socket = workers.iter().filter(|worker| worker.has_socket());
         let with_socket: HashSet<u32> = with_socket.map(|worker| worker.process.pid).collect();
@@ -164,7 +164,7 @@ impl Collector {
         let before = std::mem::replace(&mut self.on_cpu, now);
         Ok(Itself {
             tier: attached.tier.name().to_owned(),
-            looks: session.looks(),
+            looks: session.scans(),
             degradations: attached.degradations.iter().map(told).collect(),
             programs: session.programs().iter().map(|program| (program.name.clone(), described(program))).collect(),
             maps: self.counted.maps.clone(),

@@ -72,6 +72,7 @@ fn listener(addr: [u8; 16], tgid: u32) -> Listener {
     Listener {
         since_ns: ms(1000),
         cgroup_id: 4,
+        inode: 0,
         overflows_syn: 0,
         overflows_ack: 0,
         syn_queue_overflows: 0,

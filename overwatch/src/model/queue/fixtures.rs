@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Count, Holder, Queue, Row, Snapshot, Threads, Throttling, WaitTotals, Waiting, Waits};
+use super::{Count, Holder, Queue, Row, Snapshot, SynQueue, Threads, Throttling, WaitTotals, Waiting, Waits};
 use crate::model::verdict::{Cause, Level, Verdict};
 
 pub(crate) fn at(seconds: u64) -> SystemTime {
@@ -54,9 +54,7 @@ pub(crate) fn row() -> Row {
         backlog_limit: 511,
         somaxconn: Some(4096),
         syncookies: Some(1),
-        syn_queue: 2,
-        syn_queue_old: 1,
-        defers_accept: true,
+        syn_queue: half_open(2, 1, true),
         arrivals: count(6, 60),
         accepts: count(4, 40),
         overflows_syn: count(0, 2),
@@ -99,6 +97,11 @@ pub(crate) fn row() -> Row {
     Row { queue, verdict }
 }
 
+/// A SYN queue.
+pub(crate) fn half_open(length: u32, old: u32, defers_accept: bool) -> Option<SynQueue> {
+    Some(SynQueue { length, old, defers_accept })
+}
+
 /// As little as can be known of a listening socket.
 pub(crate) fn unknown_row() -> Row {
     let queue = Queue {
@@ -111,8 +114,7 @@ pub(crate) fn unknown_row() -> Row {
         accept_queue_peak: 0,
         somaxconn: None,
         syncookies: None,
-        syn_queue: 0,
-        syn_queue_old: 0,
+        syn_queue: None,
         syn_cookies: None,
         syn_queue_overflows: None,
         overflows_told_apart: false,

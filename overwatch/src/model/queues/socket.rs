@@ -14,7 +14,7 @@ use crate::{
     collect::{ListenerReading, NamespaceReading, RefusalsSeen},
     model::{
         clock::Clock,
-        queue::{Count, Queue, WaitTotals, Waiting, Waits},
+        queue::{Count, Queue, SynQueue, WaitTotals, Waiting, Waits},
         snapshot::address,
     },
 };
@@ -255,9 +255,11 @@ impl Socket {
             backlog_limit: reading.backlog_limit,
             somaxconn: self.somaxconn,
             syncookies: self.syncookies,
-            syn_queue: reading.syn_queue,
-            syn_queue_old: reading.syn_queue.saturating_sub(reading.syn_queue_young),
-            defers_accept: reading.defers_accept,
+            syn_queue: reading.syn_queue.map(|of| SynQueue {
+                length: of.length,
+                old: of.length.saturating_sub(of.young),
+                defers_accept: of.defers_accept,
+            }),
             arrivals: self.arrivals.take(),
             accepts: self.accepts.take(),
             overflows_syn: self.overflows_syn.take(),

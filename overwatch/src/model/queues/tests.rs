@@ -4,7 +4,7 @@ use overwatch_common::connection::{Connection, Listener, state};
 
 use super::*;
 use crate::{
-    collect::{ClosedConnection, Counters, WaitingReading},
+    collect::{ClosedConnection, Counters, SynQueueReading, WaitingReading},
     kernel::netstat::{Limits, Overflows},
     model::{
         fixtures::{bytes, change, connection, listener, sample},
@@ -32,9 +32,7 @@ fn reading(sock: u64) -> ListenerReading {
         accept_queue: 0,
         backlog_limit: 511,
         drops: 0,
-        syn_queue: 0,
-        syn_queue_young: 0,
-        defers_accept: false,
+        syn_queue: Some(SynQueueReading { length: 0, young: 0, defers_accept: false }),
         waiting: Vec::new(),
     }
 }

@@ -313,11 +313,16 @@ fn syn_queue(facts: &Facts<'_>) -> Option<String> {
     if !is_syn_trouble(queue) && !is_stale(queue) && window.syn_refused + window.syn_cookies == 0 {
         return None;
     }
-    let mut text = format!(
-        "{} not complete (limit {}), {} of them so long that the SYN-ACK was sent again",
-        count(u64::from(queue.syn_queue), "handshake is", "handshakes are"),
-        queue.backlog_limit,
-        queue.syn_queue_old
+    let mut text = queue.syn_queue.map_or_else(
+        || "How many handshakes are not complete is not known".to_owned(),
+        |of| {
+            format!(
+                "{} not complete (limit {}), {} of them so long that the SYN-ACK was sent again",
+                count(of.length.into(), "handshake is", "handshakes are"),
+                queue.backlog_limit,
+                of.old
+            )
+        },
     );
     if window.syn_cookies > 0 {
         text += &format!("; {} answered with a cookie", count(window.syn_cookies, "SYN was", "SYNs were"));
@@ -326,7 +331,7 @@ fn syn_queue(facts: &Facts<'_>) -> Option<String> {
         text += &format!("; {} refused because this queue was full", count(window.syn_refused, "SYN was", "SYNs were"));
     }
     text += &format!("; {} completed in the last {}.", people(window.arrivals), length(window.length));
-    if queue.defers_accept {
+    if queue.syn_queue.is_some_and(|of| of.defers_accept) {
         text += " TCP_DEFER_ACCEPT is set: clients that are connected and say nothing are among them.";
     }
     Some(text)

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::Thresholds;
-use crate::model::queue::Queue;
+use crate::model::queue::{Queue, SynQueue};
 
 /// More samples are not kept, however long the window and however short the intervals.
 pub(super) const MOST_SAMPLES: usize = 128;
@@ -122,12 +122,14 @@ pub(super) struct History {
 
 /// The SYN queue is full, or nearly: it takes as many as the accept queue does (inet_csk_reqsk_queue_is_full, qlen >= sk_max_ack_backlog).
 pub(super) fn is_crowded(queue: &Queue) -> bool {
-    queue.syn_queue >= FEWEST_HALF_OPEN && u64::from(queue.syn_queue) * 4 >= u64::from(queue.backlog_limit) * 3
+    let is_crowded =
+        |of: SynQueue| of.length >= FEWEST_HALF_OPEN && u64::from(of.length) * 4 >= u64::from(queue.backlog_limit) * 3;
+    queue.syn_queue.is_some_and(is_crowded)
 }
 
 /// Many of the handshakes do not go on: their SYN-ACK was sent again.
 pub(super) fn is_stale(queue: &Queue) -> bool {
-    queue.syn_queue_old >= FEWEST_OLD && u64::from(queue.syn_queue_old) * 4 >= u64::from(queue.syn_queue)
+    queue.syn_queue.is_some_and(|of| of.old >= FEWEST_OLD && u64::from(of.old) * 4 >= u64::from(of.length))
 }
 
 /// SYNs that were refused because the SYN queue was full. Without cookies the kernel also refuses from 3/4 of net.ipv4.tcp_max_syn_backlog on
@@ -139,7 +141,7 @@ pub(super) fn syn_refused(queue: &Queue) -> u64 {
     }
     let without_cookies = queue.syncookies.is_none_or(|setting| setting == 0);
     // A short one is full before it is crowded.
-    let is_full = queue.syncookies == Some(0) && queue.syn_queue >= queue.backlog_limit;
+    let is_full = queue.syncookies == Some(0) && queue.syn_queue.is_some_and(|of| of.length >= queue.backlog_limit);
     if without_cookies && queue.overflows().interval == 0 && (is_full || is_crowded(queue) || is_stale(queue)) {
         queue.other_drops.interval
     } else {
@@ -152,7 +154,7 @@ pub(super) fn is_syn_trouble(queue: &Queue) -> bool {
     match queue.syn_cookies {
         _ if syn_refused(queue) > 0 => true,
         Some(cookies) => cookies.interval > 0,
-        None => is_crowded(queue) && is_stale(queue) && !queue.defers_accept,
+        None => is_crowded(queue) && is_stale(queue) && !queue.syn_queue.is_some_and(|of| of.defers_accept),
     }
 }
 

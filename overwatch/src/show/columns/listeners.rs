@@ -114,18 +114,20 @@ pub const LISTENER: &[Column<Row>] = &[
     nullable("somaxconn", Kind::Integer, "net.core.somaxconn of the namespace; null when it is not known", |row, _| {
         optional(row.queue.somaxconn, number)
     }),
-    column("syn_queue", Kind::Integer, "handshakes that are not complete", |row, _| number(row.queue.syn_queue)),
-    column(
+    nullable("syn_queue", Kind::Integer, "half-open connections; null when the scan cannot read them", |row, _| {
+        optional(row.queue.syn_queue, |of| number(of.length))
+    }),
+    nullable(
         "syn_queue_old",
         Kind::Integer,
-        "of these: such as have had their SYN-ACK sent again, so that the client is slow, silent or not there",
-        |row, _| number(row.queue.syn_queue_old),
+        "half-open connections whose SYN-ACK was sent again, so that the client is slow, silent or not there; null in the same case",
+        |row, _| optional(row.queue.syn_queue, |of| number(of.old)),
     ),
-    column(
+    nullable(
         "defers_accept",
         Kind::Bool,
-        "TCP_DEFER_ACCEPT is set: clients that say nothing stay among the handshakes that are not complete",
-        |row, _| Value::Bool(row.queue.defers_accept),
+        "TCP_DEFER_ACCEPT is set: clients that send nothing stay half-open; null when the scan cannot read it",
+        |row, _| optional(row.queue.syn_queue, |of| Value::Bool(of.defers_accept)),
     ),
     nullable(
         "tcp_syncookies",

@@ -8,7 +8,7 @@ use std::{
 
 use super::super::{Judge, Thresholds, Verdict};
 use crate::model::{
-    queue::{Count, Holder, MOST_WAITING, Queue, Threads, WaitTotals, Waiting, Waits},
+    queue::{Count, Holder, MOST_WAITING, Queue, Threads, WaitTotals, Waiting, Waits, fixtures::half_open},
     state::ESTABLISHED,
 };
 
@@ -46,9 +46,7 @@ pub(super) fn idle(listener: u64) -> Queue {
         backlog_limit: 511,
         somaxconn: Some(4096),
         syncookies: Some(1),
-        syn_queue: 0,
-        syn_queue_old: 0,
-        defers_accept: false,
+        syn_queue: half_open(0, 0, false),
         arrivals: Count::default(),
         accepts: Count::default(),
         overflows_syn: Count::default(),

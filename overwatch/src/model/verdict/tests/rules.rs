@@ -12,7 +12,7 @@ use super::{
     host::{Watch, client, holder, idle, start},
     levels, overflowing, saturated, seconds, waiting, waits,
 };
-use crate::model::queue::{Queue, Threads, Throttling};
+use crate::model::queue::{Queue, Threads, Throttling, fixtures};
 
 #[test]
 fn a_wait_is_noticed_and_then_too_long() {
@@ -200,8 +200,7 @@ fn half_open_connections_are_judged_where_cookies_and_refusals_are_not_seen() {
     ] {
         let queue = Queue {
             backlog_limit: limit,
-            syn_queue: half_open,
-            syn_queue_old: old,
+            syn_queue: fixtures::half_open(half_open, old, false),
             syncookies: Some(cookies),
             other_drops: count(drops),
             syn_cookies: None,
@@ -312,8 +311,7 @@ fn a_burst_from_far_away_with_cookies_is_busy_and_no_flood() {
     // Round trips of 300 ms: the SYN queue is full of handshakes that complete.
     let far = |cookies| Queue {
         backlog_limit: 128,
-        syn_queue: 128,
-        syn_queue_old: 2,
+        syn_queue: fixtures::half_open(128, 2, false),
         arrivals: count(400),
         accepts: count(400),
         syn_cookies: Some(count(cookies)),

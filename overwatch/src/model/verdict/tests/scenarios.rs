@@ -7,7 +7,7 @@ use super::{
     overflowing, saturated, seconds,
 };
 use crate::model::{
-    queue::{Count, Queue, Threads, Throttling},
+    queue::{Count, Queue, Threads, Throttling, fixtures::half_open},
     state::{CLOSE, CLOSE_WAIT},
 };
 
@@ -278,13 +278,8 @@ fn silent_clients_of_a_listener_that_defers_accept_are_ok() {
             for interval_ms in INTERVALS {
                 let mut watch = Watch::new();
                 for _ in 0..20 {
-                    let queue = Queue {
-                        defers_accept: true,
-                        backlog_limit: limit,
-                        syn_queue: clients,
-                        syn_queue_old: clients,
-                        ..queue.clone()
-                    };
+                    let queue =
+                        Queue { backlog_limit: limit, syn_queue: half_open(clients, clients, true), ..queue.clone() };
                     assert_eq!(watch.one(interval_ms, &queue), Verdict::ok());
                 }
             }
@@ -313,11 +308,9 @@ fn half_open_connections_are_a_syn_flood_with_cookies_and_without() {
                 // Half-open ones become old after a second; 500 SYNs come each second. Without cookies only 3/4 of tcp_max_syn_backlog fit.
                 let old = if round == 0 && interval_ms <= 1000 { 0 } else { limit };
                 let lost = interval_ms / 2;
-                let mut queue =
-                    Queue { backlog_limit: limit, syn_queue: limit.min(96), syn_queue_old: old.min(96), ..idle(1) };
-                if cookies && limit == 128 {
-                    (queue.syn_queue, queue.syn_queue_old) = (limit, old);
-                }
+                let most = if cookies && limit == 128 { limit } else { 96 };
+                let syn_queue = half_open(limit.min(most), old.min(most), false);
+                let mut queue = Queue { backlog_limit: limit, syn_queue, ..idle(1) };
                 queue.syncookies = Some(u32::from(cookies));
                 (queue.syn_cookies, queue.syn_queue_overflows) = match (seen, cookies) {
                     (false, _) => (None, None),
@@ -469,8 +462,7 @@ fn refusals_at_the_last_ack_overflow_too() {
             accept_queue_peak: 4,
             waiting: (0..4).map(|_| client(500 + round * 1000)).collect(),
             waiting_total: 4,
-            syn_queue: 2,
-            syn_queue_old: 2,
+            syn_queue: half_open(2, 2, false),
             overflows_ack: Count { interval: 2, total: 2 * (round + 1) },
             ..idle(1)
         };

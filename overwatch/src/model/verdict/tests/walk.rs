@@ -7,7 +7,7 @@ use super::{
     host::{client, holder, idle, start},
 };
 use crate::{
-    model::queue::{Count, Queue, Threads, Throttling, Waits},
+    model::queue::{Count, Queue, SynQueue, Threads, Throttling, Waits},
     random::Random,
 };
 
@@ -34,9 +34,9 @@ fn queue(random: &mut Random, listener: u64) -> Queue {
     queue.backlog_limit = *random.pick(&[0, 1, 2, 5, 128, 511, 4096, u32::MAX]);
     queue.accept_queue = small(random);
     queue.accept_queue_peak = queue.accept_queue + small(random);
-    queue.syn_queue = small(random);
-    queue.syn_queue_old = small(random).min(queue.syn_queue);
-    queue.defers_accept = random.once_in(3);
+    let length = small(random);
+    let syn_queue = SynQueue { length, old: small(random).min(length), defers_accept: random.once_in(3) };
+    queue.syn_queue = known(random, syn_queue);
     let cookies = random.below(3) as u32;
     queue.syncookies = known(random, cookies);
     queue.somaxconn = known(random, 128);
