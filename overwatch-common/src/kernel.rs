@@ -123,6 +123,7 @@ macro_rules! with_arguments {
             SYN_RECV_V6_SK = "tcp_v6_syn_recv_sock", "sk";
             SYN_RECV_V6_SKB = "tcp_v6_syn_recv_sock", "skb";
             ITER_TCP_SK = "bpf_iter_tcp", "sk_common";
+            ITER_FILE_FILE = "bpf_iter_task_file", "file";
             CONNECT_V4_SK = "tcp_v4_connect", "sk";
             CONNECT_V4_ADDRESS = "tcp_v4_connect", "uaddr";
             CONNECT_V4_RETURN = "tcp_v4_connect", "return";

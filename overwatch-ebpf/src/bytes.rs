@@ -5,13 +5,13 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_ANY,
     helpers::bpf_get_current_pid_tgid,
-    macros::{btf_tracepoint, fexit, kprobe, kretprobe},
-    programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext},
+    macros::{fexit, kprobe, kretprobe},
+    programs::{FExitContext, ProbeContext, RetProbeContext},
 };
 use overwatch_common::{connection::InFlight, counter::Counter};
 
 use crate::{
-    kernel::{self, Address, argument, follow, register},
+    kernel::{self, Address, argument, at_tracepoint, follow, register},
     maps::{IN_FLIGHT, count, may_have_skipped},
     table::{self, Moved},
 };
@@ -115,11 +115,12 @@ pub(crate) fn returned() -> Option<Address> {
     (sock > NOT_COUNTED).then_some(sock)
 }
 
-/// tp_btf/sched_process_exit: a thread that ends leaves its slot.
-#[btf_tracepoint(function = "sched_process_exit")]
-pub(crate) fn thread_ended(_context: BtfTracePointContext) -> i32 {
+at_tracepoint!("sched_process_exit", thread_ended, thread_ended_raw, leave_slot);
+
+/// A thread that ends leaves its slot.
+#[inline(always)]
+fn leave_slot(_context: *const core::ffi::c_void) {
     let _none = IN_FLIGHT.remove(bpf_get_current_pid_tgid());
-    0
 }
 
 /// kprobe of tcp_sendmsg
@@ -201,23 +202,22 @@ pub(crate) fn splice_read_return(context: RetProbeContext) -> u32 {
 
 // tracepoint tier
 
-/// tp_btf/sock_send_length: `(struct sock *sk, int ret, int flags)`, for sockets of every kind
-#[btf_tracepoint(function = "sock_send_length")]
-pub(crate) fn send_length(context: BtfTracePointContext) -> i32 {
-    let context = context.as_ptr();
+at_tracepoint!("sock_send_length", send_length, send_length_raw, sent_by_tracepoint);
+at_tracepoint!("sock_recv_length", recv_length, recv_length_raw, received_by_tracepoint);
+
+/// `(struct sock *sk, int ret, int flags)`, for sockets of every kind.
+#[inline(always)]
+fn sent_by_tracepoint(context: *const core::ffi::c_void) {
     let sock = argument(context, &kernel::SEND_LENGTH_SK);
     sent(sock, i64::from(argument(context, &kernel::SEND_LENGTH_RESULT) as i32));
-    0
 }
 
-/// tp_btf/sock_recv_length: `(struct sock *sk, int ret, int flags)`, for sockets of every kind
-#[btf_tracepoint(function = "sock_recv_length")]
-pub(crate) fn recv_length(context: BtfTracePointContext) -> i32 {
-    let context = context.as_ptr();
+/// `(struct sock *sk, int ret, int flags)`, for sockets of every kind.
+#[inline(always)]
+fn received_by_tracepoint(context: *const core::ffi::c_void) {
     received(
         argument(context, &kernel::RECV_LENGTH_SK),
         i64::from(argument(context, &kernel::RECV_LENGTH_RESULT) as i32),
         argument(context, &kernel::RECV_LENGTH_FLAGS) as u32,
     );
-    0
 }

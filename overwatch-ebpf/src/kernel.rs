@@ -84,6 +84,27 @@ pub(crate) fn argument(context: *const core::ffi::c_void, position: &Global<u32>
     }
 }
 
+/// One program at a tracepoint, in two types: as tp_btf, and as raw_tp for kernels that refuse tp_btf. Both get the tracepoint's arguments as an
+/// array of 64-bit values; the user side loads one of them.
+macro_rules! at_tracepoint {
+    ($tracepoint:literal, $typed:ident, $raw:ident, $body:path) => {
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = concat!("tp_btf/", $tracepoint))]
+        pub(crate) extern "C" fn $typed(context: *mut core::ffi::c_void) -> i32 {
+            $body(context);
+            0
+        }
+
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = concat!("raw_tp/", $tracepoint))]
+        pub(crate) extern "C" fn $raw(context: *mut core::ffi::c_void) -> i32 {
+            $body(context);
+            0
+        }
+    };
+}
+pub(crate) use at_tracepoint;
+
 /// The first argument of a raw tracepoint program.
 #[inline(always)]
 pub(crate) fn first_argument(context: *const core::ffi::c_void) -> u64 {

@@ -2,14 +2,10 @@
 //! its own tests are made again where it is about to make them. Nobody waits here for a lock, so that another CPU may change a queue
 //! in between.
 
-use aya_ebpf::{
-    EbpfContext as _,
-    macros::{btf_tracepoint, kprobe},
-    programs::{BtfTracePointContext, ProbeContext},
-};
+use aya_ebpf::{EbpfContext as _, macros::kprobe, programs::ProbeContext};
 
 use crate::{
-    kernel::{self, Address, argument, follow, read, register},
+    kernel::{self, Address, argument, at_tracepoint, follow, read, register},
     maps::{LISTENERS, add},
 };
 
@@ -94,13 +90,13 @@ pub(crate) fn last_ack_v6(context: ProbeContext) -> u32 {
     0
 }
 
-/// tp_btf/kfree_skb: `(struct sk_buff *skb, void *location, enum skb_drop_reason reason, struct sock *rx_sk)`, where kprobes are not to be
-/// had. It tells of the last ACK alone: a SYN that is refused is not dropped but consumed.
-#[btf_tracepoint(function = "kfree_skb")]
-pub(crate) fn packet_dropped(context: BtfTracePointContext) -> i32 {
-    let context = context.as_ptr();
+at_tracepoint!("kfree_skb", packet_dropped, packet_dropped_raw, dropped);
+
+/// `(struct sk_buff *skb, void *location, enum skb_drop_reason reason, struct sock *rx_sk)`, for kernels without kprobes. It shows refusals at the
+/// last ACK only: a SYN that is refused is not dropped but consumed.
+#[inline(always)]
+fn dropped(context: *const core::ffi::c_void) {
     if argument(context, &kernel::KFREE_SKB_REASON) as u32 == kernel::SKB_DROP_REASON_TCP_LISTEN_OVERFLOW.load() {
         refused(argument(context, &kernel::KFREE_SKB_SK));
     }
-    0
 }

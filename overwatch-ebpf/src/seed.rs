@@ -1,5 +1,5 @@
-//! What is there: the kernel's own walk over the TCP sockets of a network namespace. At the start it finds what was there before
-//! us, later on (an audit) what we have missed; and what it does not find has gone.
+//! Initial dump and resync: the kernel's own walk over its sockets. At the start it finds the sockets from before the start, later on (an audit)
+//! those that were missed; and what the walk over all TCP sockets does not find has gone.
 
 use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_skc_to_tcp_sock};
 use overwatch_common::{
@@ -28,6 +28,28 @@ pub(crate) extern "C" fn seed(context: *mut core::ffi::c_void) -> i32 {
     if sock == 0 || unsafe { bpf_skc_to_tcp_sock(sock as *mut core::ffi::c_void) }.is_null() {
         return 0;
     }
+    found(sock);
+    0
+}
+
+/// iter/task_file: called for every open file of every process, for kernels that refuse iter/tcp. The process holds the file and with it the
+/// socket. Finds listening sockets and connections in all network namespaces, but no connection that no process holds.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub(crate) extern "C" fn seed_files(context: *mut core::ffi::c_void) -> i32 {
+    let file = argument(context, &kernel::ITER_FILE_FILE);
+    if file != 0
+        && let Some(sock) = sockets::of_file(file).and_then(sockets::first_subflow)
+        && sockets::is_tcp(sock)
+    {
+        found(sock);
+    }
+    0
+}
+
+/// Makes an entry for a socket without one, and marks the entry with the number of the audit.
+#[inline(always)]
+fn found(sock: Address) {
     let state = sockets::state_of(sock);
     if state == kernel::TCP_LISTEN.load() {
         if sockets::role_of(sock) == role::UNKNOWN {
@@ -38,10 +60,10 @@ pub(crate) extern "C" fn seed(context: *mut core::ffi::c_void) -> i32 {
             Some(listener) => unsafe { (*listener).audit = audit() },
             None => listeners::note(sock, owner_of(sock), 0, seen::BOTH),
         }
-        return 0;
+        return;
     }
     if state == kernel::TCP_CLOSE.load() {
-        return 0;
+        return;
     }
     if let Some(connection) = CONNECTIONS.get_ptr_mut(sock) {
         // Its next bytes were faster than the walk, or this is an audit.
@@ -53,13 +75,13 @@ pub(crate) extern "C" fn seed(context: *mut core::ffi::c_void) -> i32 {
             }
         }
         count(Counter::Seeded, 1);
-        return 0;
+        return;
     }
     let before = totals::now(sock, Sequence::default());
     entry::create(sock, role::UNKNOWN, flag::PARTIAL, &Moved { sent: 0, received: 0 }, Some(&NOBODY));
     let Some(connection) = CONNECTIONS.get_ptr_mut(sock) else {
         note_full();
-        return 0;
+        return;
     };
     // Written here and not handed over: kernels before 5.15 or so would follow each combination through all of `create`.
     // SAFETY: the pointer is from the lookup; the kernel holds the socket, and the entry is a moment old.
@@ -75,7 +97,6 @@ pub(crate) extern "C" fn seed(context: *mut core::ffi::c_void) -> i32 {
         connection.tgid = owner.tgid;
     }
     count(Counter::Seeded, 1);
-    0
 }
 
 /// Without a struct socket it waits to be accepted, unless the process has left it already.

@@ -132,9 +132,14 @@ pub(crate) fn of_descriptor(descriptor: u64) -> Option<Address> {
         return None;
     }
     let array = follow(table, kernel::FDTABLE_FD.load())?;
-    let file = follow(array + descriptor * 8, 0)?;
+    // Another thread may have closed the descriptor and opened something else.
+    of_file(follow(array + descriptor * 8, 0)?)
+}
+
+/// From a file to its socket; `None` for a file of another kind, since only a socket points back to its file.
+#[inline(always)]
+pub(crate) fn of_file(file: Address) -> Option<Address> {
     let socket = follow(file, kernel::FILE_PRIVATE_DATA.load())?;
-    // Another thread may have closed the descriptor and opened something else: only a socket points back to its file.
     (follow(socket, kernel::SOCKET_FILE.load())? == file).then_some(())?;
     follow(socket, kernel::SOCKET_SK.load())
 }

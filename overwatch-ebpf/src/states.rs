@@ -5,20 +5,14 @@
 //! nothing left to do. Which that is depends on who else uses the tracepoint: the kernel runs the programs of all records where
 //! the first user of records has got in line.
 
-use aya_ebpf::{
-    EbpfContext as _,
-    bindings::BPF_ANY,
-    helpers::bpf_ktime_get_ns,
-    macros::{btf_tracepoint, tracepoint},
-    programs::{BtfTracePointContext, TracePointContext},
-};
+use aya_ebpf::{bindings::BPF_ANY, helpers::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext};
 use overwatch_common::connection::{Connection, flag, role, seen};
 
 use crate::{
     changes::{self, Transition},
     ends,
     entry::{self, NOBODY},
-    kernel::{self, Address, argument},
+    kernel::{self, Address, argument, at_tracepoint},
     listeners,
     maps::{CONNECTIONS, ENDED_AGAIN, note_full},
     sockets,
@@ -37,17 +31,16 @@ macro_rules! field {
     };
 }
 
-/// tp_btf/inet_sock_set_state
-#[btf_tracepoint(function = "inet_sock_set_state")]
-pub(crate) fn state_changed(context: BtfTracePointContext) -> i32 {
-    let context = context.as_ptr();
+at_tracepoint!("inet_sock_set_state", state_changed, state_changed_raw, by_arguments);
+
+#[inline(always)]
+fn by_arguments(context: *const core::ffi::c_void) {
     transition(
         argument(context, &kernel::STATE_SK),
         argument(context, &kernel::STATE_OLD) as u32,
         argument(context, &kernel::STATE_NEW) as u32,
         seen::BY_ARGUMENTS,
     );
-    0
 }
 
 /// tracepoint sock:inet_sock_set_state
@@ -62,15 +55,15 @@ pub(crate) fn state_changed_again(context: TracePointContext) -> u32 {
     0
 }
 
-/// tp_btf/tcp_destroy_sock
-#[btf_tracepoint(function = "tcp_destroy_sock")]
-pub(crate) fn destroyed(context: BtfTracePointContext) -> i32 {
-    let sock = argument(context.as_ptr(), &kernel::DESTROY_SK);
+at_tracepoint!("tcp_destroy_sock", destroyed, destroyed_raw, destroyed_by_arguments);
+
+#[inline(always)]
+fn destroyed_by_arguments(context: *const core::ffi::c_void) {
+    let sock = argument(context, &kernel::DESTROY_SK);
     if finished(sock) || ENDED_AGAIN.remove(sock).is_ok() || listeners::ended(sock) {
-        return 0;
+        return;
     }
     ends::ended_unseen(sock);
-    0
 }
 
 /// tracepoint tcp:tcp_destroy_sock. A socket without an entry is nothing to it: the other program has seen its end, or will.

@@ -78,10 +78,10 @@ impl Watch {
         let session = &self.session;
         let (attached, seeded) = (session.attached(), session.seeded());
         say(format_args!(
-            "ready: {} tier; {} connections were open already in {} network namespaces",
+            "ready: {} tier; {} connections were open already{}",
             attached.tier,
             session.seeded_connections()?,
-            seeded.namespaces
+            seeded.namespaces.map_or(String::new(), |count| format!(" in {count} network namespaces"))
         ));
         for degradation in &attached.degradations {
             say(format_args!("without {}: {} ({})", degradation.what, degradation.loss, degradation.why));

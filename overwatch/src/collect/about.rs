@@ -16,7 +16,7 @@ use super::session::{Session, SessionError};
 pub struct ProgramReading {
     /// Its name in the object.
     pub name: String,
-    /// What it is attached to: fexit, kprobe, tracepoint, btf_tracepoint or iterator.
+    /// What it is attached to: fexit, kprobe, tracepoint, btf_tracepoint, raw_tracepoint or iterator.
     pub kind: &'static str,
     /// How often it has run and for how long; `None` unless the kernel measures that (`kernel.bpf_stats_enabled`).
     pub runs: Option<(u64, Duration)>,
@@ -52,6 +52,7 @@ fn kind(program: &Program) -> &'static str {
         Program::KProbe(_) => "kprobe",
         Program::TracePoint(_) => "tracepoint",
         Program::BtfTracePoint(_) => "btf_tracepoint",
+        Program::RawTracePoint(_) => "raw_tracepoint",
         Program::Iter(_) => "iterator",
         _ => "other",
     }

@@ -14,7 +14,6 @@ use super::{
     clocks::monotonic_ns,
     session::{Session, SessionError, found},
 };
-use crate::probes::seed;
 
 /// Walking costs the length of the kernel's tables, in each network namespace.
 const EVERY: Duration = Duration::from_secs(5);
@@ -44,7 +43,7 @@ impl Session {
         self.audits = Audits { number, last: Some(Instant::now()), skips };
         self.maps.set_audit(number)?;
         let latest_ns = monotonic_ns().saturating_sub(GRACE.as_nanos() as u64);
-        let walked = seed::audit(&mut self.ebpf, &self.root)?;
+        let walked = self.seed.audit(&mut self.ebpf, &self.root)?;
         let gone = |connection: &Connection| is_gone(connection, number, latest_ns, &walked);
         let entries = self.maps.connections.iter().collect::<Result<Vec<_>, _>>()?;
         for (sock, _) in entries.into_iter().filter(|(_, connection)| gone(connection)) {

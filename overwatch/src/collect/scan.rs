@@ -53,6 +53,17 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
+    /// The same where the map of listening sockets is not complete.
+    pub(super) fn without_map(self, refuse: &Refuse) -> Self {
+        if !matches!(self.scan, Some(Scan::Program(_))) {
+            return self;
+        }
+        match DiagScan::prepare(refuse) {
+            Ok(scan) => Self { scan: Some(Scan::SockDiag(scan)), ..self },
+            Err(error) => Self { scan: None, refused: vec![(sock_diag::NAME, error)] },
+        }
+    }
+
     /// The ways that do not work here.
     pub(super) fn degradations(&self) -> impl Iterator<Item = Degradation> {
         let loss = Scan::loss(self.scan.as_ref());

@@ -34,7 +34,7 @@ use crate::{
         object::{self, Capacity, Interest},
         plan::{self, Attach, Refusal},
         refuse::Refuse,
-        seed::{self, SeedError, Seeded},
+        seed::{Seed, SeedError, Seeded},
     },
 };
 
@@ -70,7 +70,7 @@ impl From<Refusal> for SessionError {
 pub struct Session {
     pub(super) maps: Maps,
     attached: Attached,
-    seeded: Seeded,
+    pub(super) seed: Seed,
     epoch: u32,
     last_ns: u64,
     counters: Counters,
@@ -156,21 +156,24 @@ impl Session {
         maps.set_epoch(FIRST_EPOCH)?;
         let may_skip = host.may_skip_programs();
         maps.set_skips(may_skip)?;
-        let mut attached = attach::attach(&mut ebpf, &btf, &plans, wanted)
+        let mut attached = attach::attach(&mut ebpf, &btf, &plans, wanted, &refuse)
             .map_err(|(refusal, attempts)| SessionError::Refused { refusal, attempts })?;
         attached.degradations.extend((!host.initial_pid_namespace).then(other_pid_namespace));
+        let mut seed = Seed::start(&mut ebpf, &btf, root, owners, &refuse)?;
+        attached.degradations.append(&mut seed.degradations);
         let scan = prepared.and_then(|prepared| {
+            // Our program scans the sockets that are in the map, which lacks those from before the start.
+            let prepared = if seed.works() { prepared } else { prepared.without_map(&refuse) };
             attached.degradations.extend(prepared.degradations());
             prepared.scan
         });
         let processes = scan.as_ref().and_then(|_| process_watch(host, root));
-        let seeded = seed::seed(&mut ebpf, &btf, root, owners)?;
         drop(btf);
         give_back_memory();
         Ok(Self {
             maps,
             attached,
-            seeded,
+            seed,
             epoch: FIRST_EPOCH,
             last_ns: monotonic_ns(),
             counters: Counters::default(),
@@ -203,7 +206,7 @@ impl Session {
 
     /// What was seeded.
     pub fn seeded(&self) -> &Seeded {
-        &self.seeded
+        &self.seed.seeded
     }
 
     /// What the kernel side had counted when the last sample was taken.

@@ -7,9 +7,12 @@ use aya::Ebpf;
 
 use super::about::{information, number};
 
-/// Programs that show the beginning and end of connections, with those that see the same again: what both miss, no other counter makes
-/// good.
-const LIFE: [(&str, &str); 2] = [("state_changed", "state_changed_again"), ("destroyed", "destroyed_again")];
+/// Programs that show the beginning and end of connections, each with the program that sees the same events again. What both miss is in no
+/// other counter. The first of a pair may be loaded as raw_tp.
+const LIFE: [([&str; 2], &str); 2] = [
+    (["state_changed", "state_changed_raw"], "state_changed_again"),
+    (["destroyed", "destroyed_raw"], "destroyed_again"),
+];
 /// Looking costs a file for each program.
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -48,10 +51,12 @@ fn read(ebpf: &Ebpf) -> Skips {
 
 fn sum(programs: &[(&str, Option<u64>)]) -> Skips {
     let of = |name: &str| programs.iter().find(|(of, _)| *of == name).map(|(_, missed)| missed.unwrap_or(0));
-    // A program that is not there sees nothing.
-    let life = LIFE.iter().map(|(first, again)| of(first).unwrap_or(0).min(of(again).unwrap_or(u64::MAX))).sum();
-    let is_first = |name: &str| !LIFE.iter().any(|(_, again)| *again == name);
-    Skips { all: programs.iter().filter(|(name, _)| is_first(name)).map(|(_, missed)| *missed).sum(), life }
+    let first = |names: &[&str]| names.iter().find_map(|name| of(name));
+    let life =
+        LIFE.iter().map(|(names, again)| [first(names), of(again)].into_iter().flatten().min().unwrap_or(0)).sum();
+    // A program that sees again what another one has seen counts only where it is alone.
+    let counts = |name: &str| !LIFE.iter().any(|(names, again)| *again == name && first(names).is_some());
+    Skips { all: programs.iter().filter(|(name, _)| counts(name)).map(|(_, missed)| *missed).sum(), life }
 }
 
 fn misses(information: &str) -> Option<u64> {
@@ -73,13 +78,16 @@ mod tests {
     fn what_the_second_program_has_seen_is_not_missed() {
         let (first, again) = ("state_changed", "state_changed_again");
         type Case<'a> = (&'a [(&'a str, Option<u64>)], Option<u64>, u64);
-        let cases: [Case<'_>; 5] = [
+        let cases: [Case<'_>; 7] = [
             (&[("recvmsg_exit", Some(3)), (first, Some(5)), (again, Some(2))], Some(8), 2),
             (&[(first, Some(5)), (again, Some(0))], Some(5), 0),
             (&[(first, Some(0)), (again, Some(7))], Some(0), 0),
             // It could not be attached.
             (&[(first, Some(5))], Some(5), 5),
             (&[(first, None), (again, None)], None, 0),
+            // Loaded as raw_tp, and not loaded at all.
+            (&[("state_changed_raw", Some(5)), (again, Some(2))], Some(5), 2),
+            (&[(again, Some(2))], Some(2), 2),
         ];
         for (programs, all, life) in cases {
             assert_eq!(sum(programs), Skips { all, life }, "{programs:?}");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::{
     Btf, Ebpf,
-    programs::{BtfTracePoint, FExit, KProbe, Program, ProgramError, TracePoint},
+    programs::{BtfTracePoint, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
 };
 
 use crate::kernel::tracefs::with_tracefs;
@@ -13,6 +13,7 @@ use super::{
     catalogue::{FEW_RETURNS, Hook, Need, TIER_LIMITS, Target, Tier},
     kretprobe::Kretprobe,
     plan::{Attach, Refusal, TierPlan},
+    refuse::{Forced, Refuse},
 };
 
 const ROOT: &str = "/";
@@ -22,7 +23,9 @@ const ROOT: &str = "/";
 pub enum Outcome {
     /// Attached.
     Attached,
-    /// Attached, but it sees only so many calls at a time, and why.
+    /// Attached as raw_tp, and why the first program was not. Nothing is lost by it.
+    Raw(Cause),
+    /// Attached, but it follows only a number of calls at a time, and why.
     Limited(Cause),
     /// Not attached.
     Refused(Cause),
@@ -87,11 +90,12 @@ pub fn attach(
     btf: &Btf,
     plans: &[TierPlan],
     wanted: Attach,
+    refuse: &Refuse,
 ) -> Result<Attached, (Refusal, Vec<Attempt>)> {
     let mut attempts = Vec::new();
     for plan in plans {
         let mut kretprobes = Vec::new();
-        let attempt = try_tier(ebpf, btf, plan, &mut kretprobes);
+        let attempt = try_tier(ebpf, btf, plan, &mut kretprobes, refuse);
         let works = attempt.failure.is_none();
         attempts.push(attempt);
         if works {
@@ -102,28 +106,62 @@ pub fn attach(
     Err((refusal(&attempts, wanted), attempts))
 }
 
-fn try_tier(ebpf: &mut Ebpf, btf: &Btf, plan: &TierPlan, kretprobes: &mut Vec<Kretprobe>) -> Attempt {
+fn try_tier(ebpf: &mut Ebpf, btf: &Btf, plan: &TierPlan, kretprobes: &mut Vec<Kretprobe>, refuse: &Refuse) -> Attempt {
     let mut attempt = Attempt { tier: plan.tier, hooks: Vec::new(), failure: None };
     if let Some((hook, absence)) = &plan.impossible {
         attempt.failure = Some(format!("{}: {absence}", hook.target));
         return attempt;
     }
     for hook in &plan.hooks {
-        let outcome = match attach_hook(ebpf, btf, hook, kretprobes) {
-            Ok(None) => Outcome::Attached,
-            Ok(Some(limited)) => Outcome::Limited(limited),
-            Err(error) => Outcome::Refused(cause(&error)),
-        };
+        let outcome = attach_in_turn(ebpf, btf, hook, kretprobes, refuse);
         if let (Outcome::Refused(cause), Need::Required | Need::WhereItExists) = (&outcome, hook.need) {
             attempt.failure = Some(format!("{}: {}", hook.target, cause.line));
         }
         attempt.hooks.push((*hook, outcome));
         if attempt.failure.is_some() {
             take_back(ebpf, &attempt);
-            break;
+            return attempt;
         }
     }
+    if let Some((hook, cause)) = unseen(&attempt) {
+        attempt.failure = Some(format!("{} and all other ways to see {}: {}", hook.target, hook.signal, cause.line));
+        take_back(ebpf, &attempt);
+    }
     attempt
+}
+
+/// A hook without which its tier sees nothing of a signal: none of those with its need and signal was attached.
+fn unseen(attempt: &Attempt) -> Option<(&Hook, &Cause)> {
+    let mut ways = attempt.hooks.iter().filter(|(hook, _)| hook.need == Need::OneOf);
+    ways.find_map(|(hook, outcome)| {
+        let Outcome::Refused(cause) = outcome else { return None };
+        let others = attempt.hooks.iter().filter(|(of, _)| of.need == Need::OneOf && of.signal == hook.signal);
+        others.into_iter().all(|(_, outcome)| matches!(outcome, Outcome::Refused(_))).then_some((hook, cause))
+    })
+}
+
+/// Attaches the hook's program, or the same program as raw_tp where the kernel refuses that.
+fn attach_in_turn(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    hook: &Hook,
+    kretprobes: &mut Vec<Kretprobe>,
+    refuse: &Refuse,
+) -> Outcome {
+    let first = match attach_hook(ebpf, btf, hook, kretprobes, refuse) {
+        Ok(None) => return Outcome::Attached,
+        Ok(Some(limited)) => return Outcome::Limited(limited),
+        Err(error) => cause(&error),
+    };
+    let Some(program) = hook.raw_program else { return Outcome::Refused(first) };
+    let raw = Hook { program, target: Target::RawTracepoint(hook.target.name()), ..*hook };
+    match attach_hook(ebpf, btf, &raw, kretprobes, refuse) {
+        Ok(_) => Outcome::Raw(first),
+        Err(error) => {
+            let second = cause(&error);
+            Outcome::Refused(Cause { line: format!("{}; as raw_tp: {}", first.line, second.line), ..first })
+        }
+    }
 }
 
 /// Attaches one hook; what limits it, if anything does.
@@ -132,7 +170,9 @@ fn attach_hook(
     btf: &Btf,
     hook: &Hook,
     kretprobes: &mut Vec<Kretprobe>,
+    refuse: &Refuse,
 ) -> Result<Option<Cause>, AttachError> {
+    refuse.check(hook.program)?;
     let program = ebpf.program_mut(hook.program).ok_or(AttachError::NoProgram(hook.program))?;
     // A program that goes to several places is loaded for the first of them.
     let loaded = program.fd().is_ok();
@@ -171,6 +211,13 @@ fn attach_hook(
             }
             program.attach()?;
         }
+        Target::RawTracepoint(name) => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            if !loaded {
+                program.load()?;
+            }
+            program.attach(name)?;
+        }
         Target::Tracepoint(category, name) => {
             let program: &mut TracePoint = program.try_into()?;
             if !loaded {
@@ -190,6 +237,8 @@ enum AttachError {
     NoProgram(&'static str),
     #[error("the thread that mounts tracefs failed")]
     Thread,
+    #[error(transparent)]
+    Forced(#[from] Forced),
     // Not transparent: `cause` looks for the library's error among the sources.
     #[error("{0}")]
     Program(#[from] ProgramError),
@@ -223,8 +272,9 @@ pub(crate) fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
 
 /// Unloads what the attempt loaded, which detaches it too.
 fn take_back(ebpf: &mut Ebpf, attempt: &Attempt) {
-    for (hook, _) in &attempt.hooks {
-        let Some(program) = ebpf.program_mut(hook.program) else {
+    let names = attempt.hooks.iter().flat_map(|(hook, _)| [Some(hook.program), hook.raw_program]);
+    for name in names.flatten() {
+        let Some(program) = ebpf.program_mut(name) else {
             continue;
         };
         // Fails for a program that was not loaded, which is what is wanted.
@@ -233,6 +283,7 @@ fn take_back(ebpf: &mut Ebpf, attempt: &Attempt) {
             Program::KProbe(program) => program.unload(),
             Program::BtfTracePoint(program) => program.unload(),
             Program::TracePoint(program) => program.unload(),
+            Program::RawTracePoint(program) => program.unload(),
             _ => Ok(()),
         };
     }
@@ -241,14 +292,14 @@ fn take_back(ebpf: &mut Ebpf, attempt: &Attempt) {
 fn degradations(plan: &TierPlan, attempt: Option<&Attempt>) -> Vec<Degradation> {
     let absent = plan.absent.iter().map(|(hook, absence)| (hook, absence.to_string()));
     let refused = attempt.into_iter().flat_map(|attempt| &attempt.hooks).filter_map(|(hook, outcome)| match outcome {
-        Outcome::Attached | Outcome::Limited(_) => None,
+        Outcome::Attached | Outcome::Raw(_) | Outcome::Limited(_) => None,
         Outcome::Refused(cause) => Some((hook, cause.line.clone())),
     });
     let limited = attempt.into_iter().flat_map(|attempt| &attempt.hooks).filter_map(|(hook, outcome)| match outcome {
         Outcome::Limited(cause) => {
             Some(Degradation { what: hook.target.to_string(), why: cause.line.clone(), loss: FEW_RETURNS })
         }
-        Outcome::Attached | Outcome::Refused(_) => None,
+        Outcome::Attached | Outcome::Raw(_) | Outcome::Refused(_) => None,
     });
     let hooks =
         absent.chain(refused).map(|(hook, why)| Degradation { what: hook.target.to_string(), why, loss: hook.loss });

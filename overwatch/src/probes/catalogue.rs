@@ -46,6 +46,8 @@ pub enum Target {
     Kretprobe(&'static str),
     /// A tracepoint, with its arguments as the kernel has them.
     BtfTracepoint(&'static str),
+    /// The same, for kernels that refuse programs with typed arguments.
+    RawTracepoint(&'static str),
     /// A tracepoint by its record: category and name.
     Tracepoint(&'static str, &'static str),
 }
@@ -58,6 +60,7 @@ impl Target {
             | Self::Kprobe(name)
             | Self::Kretprobe(name)
             | Self::BtfTracepoint(name)
+            | Self::RawTracepoint(name)
             | Self::Tracepoint(_, name) => name,
         }
     }
@@ -69,6 +72,7 @@ impl Target {
             Self::Kprobe(_) => "kprobe",
             Self::Kretprobe(_) => "kretprobe",
             Self::BtfTracepoint(_) => "tp_btf",
+            Self::RawTracepoint(_) => "raw_tp",
             Self::Tracepoint(..) => "tracepoint",
         }
     }
@@ -90,6 +94,8 @@ pub enum Need {
     Required,
     /// Required on kernels that have the function, and not missed on others.
     WhereItExists,
+    /// Its tier does not work without one of the hooks that have this need and the same signal.
+    OneOf,
     /// Its tier works without it, and the user is told what is lost.
     Wanted,
 }
@@ -103,6 +109,8 @@ pub struct Hook {
     pub interest: Option<Interest>,
     /// The program's name in the object.
     pub program: &'static str,
+    /// The same program as raw_tp, for the same tracepoint: attached when the kernel refuses the first.
+    pub raw_program: Option<&'static str>,
     /// Where it goes.
     pub target: Target,
     /// What if it cannot go there.
@@ -120,6 +128,8 @@ const NO_SPLICE: &str = "bytes taken by splice(2) are not seen as calls; they ar
 const NO_ACCEPT: &str = "accepted connections get their owner from the first read or write instead of accept";
 const NOT_AGAIN: &str =
     "on a preemptible kernel, which skips programs now and then, some transitions and ends are found seconds late";
+const NO_UNKNOWN_ENDS: &str = "bytes of a connection that began before overwatch and that it did not find are not counted when it ends; and on a \
+    preemptible kernel, which skips programs now and then, some ends are found seconds late";
 const NO_RESETS: &str = "a reset of data for a socket that its process had closed is taken for the peer's";
 const NO_CONNECT: &str =
     "connects that fail before anything is sent (no route, no port left) are not seen, or without a reason";
@@ -147,7 +157,12 @@ const fn hook(
 }
 
 const fn common(program: &'static str, target: Target, need: Need, signal: &'static str, loss: &'static str) -> Hook {
-    Hook { tier: None, interest: None, program, target, need, fact: None, signal, loss }
+    Hook { tier: None, interest: None, program, raw_program: None, target, need, fact: None, signal, loss }
+}
+
+/// A hook at a tracepoint that has its program as raw_tp, too.
+const fn or_raw(raw_program: &'static str, hook: Hook) -> Hook {
+    Hook { raw_program: Some(raw_program), ..hook }
 }
 
 /// A hook that only those pay for who ask for queues.
@@ -159,18 +174,21 @@ const fn needing(fact: &'static str, hook: Hook) -> Hook {
     Hook { fact: Some(fact), ..hook }
 }
 
-use Need::{Required, Wanted, WhereItExists};
+use Need::{OneOf, Required, Wanted, WhereItExists};
 use Target::{BtfTracepoint, Fexit, Kprobe, Kretprobe, Tracepoint};
 
 /// Entry probes stand before their return probes, so that no return finds its call missing.
 #[rustfmt::skip]
 pub const HOOKS: &[Hook] = &[
-    common("destroyed", BtfTracepoint("tcp_destroy_sock"), Required, "end of a socket", ALL),
-    common("state_changed", BtfTracepoint("inet_sock_set_state"), Required, "states", ALL),
-    common("destroyed_again", Tracepoint("tcp", "tcp_destroy_sock"), Wanted, "end of a socket", NOT_AGAIN),
-    common("state_changed_again", Tracepoint("sock", "inet_sock_set_state"), Wanted, "states", NOT_AGAIN),
-    common("reset_sent", BtfTracepoint("tcp_send_reset"), Wanted, "resets", NO_RESETS),
-    common("reset_received", BtfTracepoint("tcp_receive_reset"), Wanted, "resets", NO_RESETS),
+    or_raw("destroyed_raw",
+        common("destroyed", BtfTracepoint("tcp_destroy_sock"), OneOf, "end of a socket", NO_UNKNOWN_ENDS)),
+    or_raw("state_changed_raw",
+        common("state_changed", BtfTracepoint("inet_sock_set_state"), OneOf, "states", NOT_AGAIN)),
+    common("destroyed_again", Tracepoint("tcp", "tcp_destroy_sock"), OneOf, "end of a socket", NOT_AGAIN),
+    common("state_changed_again", Tracepoint("sock", "inet_sock_set_state"), OneOf, "states", NOT_AGAIN),
+    or_raw("reset_sent_raw", common("reset_sent", BtfTracepoint("tcp_send_reset"), Wanted, "resets", NO_RESETS)),
+    or_raw("reset_received_raw",
+        common("reset_received", BtfTracepoint("tcp_receive_reset"), Wanted, "resets", NO_RESETS)),
 
     hook(Tier::Fentry, "sendmsg_exit", Fexit("tcp_sendmsg"), Required, "bytes sent", ALL),
     hook(Tier::Fentry, "sendpage_exit", Fexit("tcp_sendpage"), WhereItExists, "bytes sent", ALL),
@@ -183,7 +201,8 @@ pub const HOOKS: &[Hook] = &[
     queues(hook(Tier::Fentry, "last_ack_v4", Kprobe("tcp_v4_syn_recv_sock"), Wanted, REFUSED_ACKS, NO_ACK_REFUSALS)),
     queues(hook(Tier::Fentry, "last_ack_v6", Kprobe("tcp_v6_syn_recv_sock"), Wanted, REFUSED_ACKS, NO_ACK_REFUSALS)),
 
-    hook(Tier::Kprobe, "thread_ended", BtfTracepoint("sched_process_exit"), Required, "end of a thread", ALL),
+    or_raw("thread_ended_raw",
+        hook(Tier::Kprobe, "thread_ended", BtfTracepoint("sched_process_exit"), Required, "end of a thread", ALL)),
     hook(Tier::Kprobe, "sendmsg_enter", Kprobe("tcp_sendmsg"), Required, "bytes sent", ALL),
     hook(Tier::Kprobe, "send_return", Kretprobe("tcp_sendmsg"), Required, "bytes sent", ALL),
     hook(Tier::Kprobe, "sendpage_enter", Kprobe("tcp_sendpage"), WhereItExists, "bytes sent", ALL),
@@ -202,13 +221,16 @@ pub const HOOKS: &[Hook] = &[
     queues(hook(Tier::Kprobe, "last_ack_v4", Kprobe("tcp_v4_syn_recv_sock"), Wanted, REFUSED_ACKS, NO_ACK_REFUSALS)),
     queues(hook(Tier::Kprobe, "last_ack_v6", Kprobe("tcp_v6_syn_recv_sock"), Wanted, REFUSED_ACKS, NO_ACK_REFUSALS)),
 
-    hook(Tier::Tracepoint, "send_length", BtfTracepoint("sock_send_length"), Required, "bytes sent", ALL),
-    hook(Tier::Tracepoint, "recv_length", BtfTracepoint("sock_recv_length"), Required, "bytes received", ALL),
+    or_raw("send_length_raw",
+        hook(Tier::Tracepoint, "send_length", BtfTracepoint("sock_send_length"), Required, "bytes sent", ALL)),
+    or_raw("recv_length_raw",
+        hook(Tier::Tracepoint, "recv_length", BtfTracepoint("sock_recv_length"), Required, "bytes received", ALL)),
     hook(Tier::Tracepoint, "accept_syscall", Tracepoint("syscalls", "sys_exit_accept4"), Wanted, "accepted", NO_ACCEPT),
     hook(Tier::Tracepoint, "accept_syscall", Tracepoint("syscalls", "sys_exit_accept"), Wanted, "accepted", NO_ACCEPT),
     hook(Tier::Tracepoint, "connect_syscall", Tracepoint("syscalls", "sys_exit_connect"), Wanted, "failed connects", NO_CONNECT),
     queues(needing("SKB_DROP_REASON_TCP_LISTEN_OVERFLOW",
-        hook(Tier::Tracepoint, "packet_dropped", BtfTracepoint("kfree_skb"), Wanted, REFUSED_ACKS, NO_ACK_REFUSALS))),
+        or_raw("packet_dropped_raw",
+            hook(Tier::Tracepoint, "packet_dropped", BtfTracepoint("kfree_skb"), Wanted, REFUSED_ACKS, NO_ACK_REFUSALS)))),
 ];
 
 /// What a whole tier cannot see, whatever attaches, and the interest that it is for; `None` for everybody's.

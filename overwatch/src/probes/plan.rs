@@ -121,7 +121,7 @@ fn plan_tier(host: &HostFacts, facts: &KernelFacts, tier: Tier, interest: Intere
         match (absence(host, facts, hook), hook.need) {
             (None, _) => plan.hooks.push(*hook),
             (Some(Absence::NotInKernel), Need::WhereItExists) => {}
-            (Some(absence), Need::Wanted) => plan.absent.push((*hook, absence)),
+            (Some(absence), Need::Wanted | Need::OneOf) => plan.absent.push((*hook, absence)),
             (Some(absence), Need::Required | Need::WhereItExists) => {
                 plan.impossible.get_or_insert((*hook, absence));
             }
@@ -136,7 +136,9 @@ fn absence(host: &HostFacts, facts: &KernelFacts, hook: &Hook) -> Option<Absence
         Target::Fexit(name) | Target::Kprobe(name) | Target::Kretprobe(name) => {
             (name.to_owned(), facts.has_function(name))
         }
-        Target::BtfTracepoint(name) => (format!("btf_trace_{name}"), facts.has_tracepoint(name)),
+        Target::BtfTracepoint(name) | Target::RawTracepoint(name) => {
+            (format!("btf_trace_{name}"), facts.has_tracepoint(name))
+        }
         // Whether the record exists shows when it is attached; BTF has only its layout.
         Target::Tracepoint(..) => return None,
     };

@@ -1,5 +1,5 @@
-//! Connections that are open already: put into the table by the kernel's own walk over its sockets, in every network
-//! namespace.
+//! Initial dump: sockets from before the start are put into the maps by a walk of the kernel's own over its TCP sockets, in every network
+//! namespace; where the kernel refuses that, over all open files.
 
 use std::{
     collections::HashSet,
@@ -15,18 +15,66 @@ use aya::{
 };
 use overwatch_common::connection::Owner;
 
+use super::{
+    attach::{self, Degradation},
+    refuse::{Forced, Refuse},
+};
 use crate::kernel::namespaces::{self, NetworkNamespace};
 
-/// Name of the program in the object, and of what it iterates over.
-const PROGRAM: &str = "seed";
-const ITERATES: &str = "tcp";
+/// A walk of the kernel's that runs a program of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Over the TCP sockets of a network namespace: that of the thread that opens the walk.
+    Sockets,
+    /// Over the open files of all processes.
+    Files,
+}
 
-/// Why seeding failed.
+impl Way {
+    /// In the order in which they are tried.
+    const ALL: [Self; 2] = [Self::Sockets, Self::Files];
+
+    /// Name of the program in the object.
+    fn program(self) -> &'static str {
+        match self {
+            Self::Sockets => "seed",
+            Self::Files => "seed_files",
+        }
+    }
+
+    /// What the kernel walks over.
+    fn iterates(self) -> &'static str {
+        match self {
+            Self::Sockets => "tcp",
+            Self::Files => "task_file",
+        }
+    }
+
+    /// What is lost when this is the first way that works; `None` when all fail.
+    fn loss(way: Option<Self>) -> &'static str {
+        match way {
+            Some(Self::Sockets) => "nothing",
+            Some(Self::Files) => {
+                "connections from before the start that wait in an accept queue, or that no process has open any more, are unknown until their \
+                 next state or bytes; what kernels miss when they skip programs is found only when a connection ends"
+            }
+            None => {
+                "connections and listening sockets from before the start are unknown until their next state or bytes; listening sockets are \
+                 read by sock_diag"
+            }
+        }
+    }
+}
+
+/// Why a walk failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
     /// The object lacks it.
     #[error("the object has no {0}")]
     Missing(&'static str),
+    /// A test asked for this failure.
+    #[error(transparent)]
+    Forced(#[from] Forced),
     /// The program could not be loaded or attached.
     #[error("cannot walk the open sockets: {0}")]
     Program(#[from] ProgramError),
@@ -41,47 +89,94 @@ pub enum SeedError {
     Walk(#[from] io::Error),
 }
 
-/// What was seeded and what was not.
+/// The result of the initial dump.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seeded {
-    /// Namespaces whose sockets were walked.
-    pub namespaces: usize,
+    /// Namespaces whose sockets were walked; `None` where the walk was over files, or there was none.
+    pub namespaces: Option<usize>,
     /// Namespaces that could not be entered; their open connections get an owner with their next bytes.
     pub unreachable: usize,
 }
 
-/// Walks every namespace. `owners` says who holds which socket.
-pub fn seed(
-    ebpf: &mut Ebpf,
-    btf: &Btf,
-    root: &Path,
-    owners: std::collections::HashMap<u64, Owner>,
-) -> Result<Seeded, SeedError> {
-    let mut map: HashMap<_, u64, Owner> = ebpf.map_mut("OWNERS").ok_or(SeedError::Missing("map OWNERS"))?.try_into()?;
-    for (inode, owner) in owners {
-        map.insert(inode, owner, 0)?;
-    }
-    let program: &mut Iter = ebpf.program_mut(PROGRAM).ok_or(SeedError::Missing("program seed"))?.try_into()?;
-    program.load(ITERATES, btf)?;
-    let (seeded, walked) = walk_all(program, root)?;
-    let mut map: HashMap<_, u32, u8> =
-        ebpf.map_mut("SEEDED_NETNS").ok_or(SeedError::Missing("map SEEDED_NETNS"))?.try_into()?;
-    for inode in walked {
-        map.insert(inode, 1, 0)?;
-    }
-    Ok(seeded)
+/// The walk that works on this host.
+#[derive(Debug)]
+pub struct Seed {
+    way: Option<Way>,
+    /// What came of the first walk.
+    pub seeded: Seeded,
+    /// The ways that do not work here.
+    pub degradations: Vec<Degradation>,
 }
 
-/// Walks every namespace again, after the kernel has skipped programs: makes entries for what has none, and marks all that it finds with
-/// the number of the audit. Gives the namespaces that were walked, by inode number.
-pub fn audit(ebpf: &mut Ebpf, root: &Path) -> Result<HashSet<u32>, SeedError> {
-    let program: &mut Iter = ebpf.program_mut(PROGRAM).ok_or(SeedError::Missing("program seed"))?.try_into()?;
-    let (_, walked) = walk_all(program, root)?;
-    Ok(walked)
+impl Seed {
+    /// Walks for the first time. `owners` has the process that holds each socket, by inode.
+    pub fn start(
+        ebpf: &mut Ebpf,
+        btf: &Btf,
+        root: &Path,
+        owners: std::collections::HashMap<u64, Owner>,
+        refuse: &Refuse,
+    ) -> Result<Self, SeedError> {
+        let mut map: HashMap<_, u64, Owner> =
+            ebpf.map_mut("OWNERS").ok_or(SeedError::Missing("map OWNERS"))?.try_into()?;
+        for (inode, owner) in owners {
+            map.insert(inode, owner, 0)?;
+        }
+        let mut refused = Vec::new();
+        let mut first = None;
+        for way in Way::ALL {
+            match load(ebpf, btf, way, refuse).and_then(|()| walk_all(ebpf, way, root)) {
+                Ok(walked) => {
+                    first = Some((way, walked));
+                    break;
+                }
+                Err(error) => refused.push((way, error)),
+            }
+        }
+        let way = first.as_ref().map(|(way, _)| *way);
+        let degradations = refused.iter().map(|(refused, error)| Degradation {
+            what: format!("iter:{}", refused.iterates()),
+            why: attach::cause(error).line,
+            loss: Way::loss(way),
+        });
+        let (seeded, inodes) = first.map(|(_, walked)| walked).unwrap_or_default();
+        let mut map: HashMap<_, u32, u8> =
+            ebpf.map_mut("SEEDED_NETNS").ok_or(SeedError::Missing("map SEEDED_NETNS"))?.try_into()?;
+        for inode in inodes {
+            map.insert(inode, 1, 0)?;
+        }
+        Ok(Self { way, seeded, degradations: degradations.collect() })
+    }
+
+    /// True when sockets from before the start are known.
+    pub fn works(&self) -> bool {
+        self.way.is_some()
+    }
+
+    /// Walks again, after the kernel has skipped programs: makes entries for sockets without one, and marks all that it finds with the number
+    /// of the audit. Returns the namespaces whose TCP sockets were all walked, by inode number.
+    pub fn audit(&self, ebpf: &mut Ebpf, root: &Path) -> Result<HashSet<u32>, SeedError> {
+        let Some(way) = self.way else { return Ok(HashSet::new()) };
+        Ok(walk_all(ebpf, way, root)?.1)
+    }
 }
 
-fn walk_all(program: &mut Iter, root: &Path) -> Result<(Seeded, HashSet<u32>), SeedError> {
-    let mut seeded = Seeded::default();
+fn program(ebpf: &mut Ebpf, way: Way) -> Result<&mut Iter, SeedError> {
+    Ok(ebpf.program_mut(way.program()).ok_or(SeedError::Missing(way.program()))?.try_into()?)
+}
+
+fn load(ebpf: &mut Ebpf, btf: &Btf, way: Way, refuse: &Refuse) -> Result<(), SeedError> {
+    refuse.check(way.program())?;
+    Ok(program(ebpf, way)?.load(way.iterates(), btf)?)
+}
+
+fn walk_all(ebpf: &mut Ebpf, way: Way, root: &Path) -> Result<(Seeded, HashSet<u32>), SeedError> {
+    let program = program(ebpf, way)?;
+    if way == Way::Files {
+        walk(program)?;
+        return Ok((Seeded::default(), HashSet::new()));
+    }
+    let (mut namespaces, mut unreachable) = (0, 0);
     let mut walked_inodes = HashSet::new();
     let own = std::fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino()).ok();
     for namespace in namespaces::list(root) {
@@ -89,20 +184,20 @@ fn walk_all(program: &mut Iter, root: &Path) -> Result<(Seeded, HashSet<u32>), S
         match walked {
             Some(result) => {
                 result?;
-                seeded.namespaces += 1;
+                namespaces += 1;
                 walked_inodes.extend(u32::try_from(namespace.inode).ok());
             }
-            None => seeded.unreachable += 1,
+            None => unreachable += 1,
         }
     }
-    Ok((seeded, walked_inodes))
+    Ok((Seeded { namespaces: Some(namespaces), unreachable }, walked_inodes))
 }
 
 fn walk_inside(program: &mut Iter, namespace: &NetworkNamespace) -> Option<Result<(), SeedError>> {
     namespaces::inside(namespace, || walk(program))
 }
 
-/// The iterator walks the namespace of the thread that opens it. It prints nothing: reading it is what makes it run.
+/// The programs print nothing: reading the iterator is what makes it run.
 fn walk(program: &mut Iter) -> Result<(), SeedError> {
     let link = program.attach()?;
     let mut walk = program.take_link(link)?.into_file()?;

@@ -171,7 +171,10 @@ pub fn write_text(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
         writeln!(out, "\n{} tier: {}", attempt.tier, printable(&result))?;
         for (hook, outcome) in &attempt.hooks {
             let outcome = match outcome {
-                Outcome::Attached | Outcome::Limited(_) if attempt.failure.is_some() => "attached, taken back",
+                Outcome::Attached | Outcome::Raw(_) | Outcome::Limited(_) if attempt.failure.is_some() => {
+                    "attached, taken back"
+                }
+                Outcome::Raw(_) => "attached as raw_tp",
                 Outcome::Attached => "attached",
                 Outcome::Limited(_) => "attached, limited",
                 Outcome::Refused(cause) => &cause.line,
@@ -190,10 +193,10 @@ pub fn write_text(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
         Verdict::Runs { attached, seeded, seeded_connections } => {
             writeln!(
                 out,
-                "\noverwatch can run here, in the {} tier. {} connections were open in {} network namespaces{}.",
+                "\noverwatch can run here, in the {} tier. {} connections were open{}{}.",
                 attached.tier,
                 seeded_connections,
-                seeded.namespaces,
+                seeded.namespaces.map_or(String::new(), |count| format!(" in {count} network namespaces")),
                 if seeded.unreachable > 0 {
                     format!(", {} more could not be entered", seeded.unreachable)
                 } else {
@@ -254,7 +257,7 @@ pub fn write_json(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
                     "attached": attempt.failure.is_none() && !matches!(outcome, Outcome::Refused(_)),
                     "error": match outcome {
                         Outcome::Attached => None,
-                        Outcome::Limited(cause) | Outcome::Refused(cause) => Some(&cause.line),
+                        Outcome::Raw(cause) | Outcome::Limited(cause) | Outcome::Refused(cause) => Some(&cause.line),
                     },
                 })).collect::<Vec<_>>(),
             })

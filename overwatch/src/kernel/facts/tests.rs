@@ -102,6 +102,7 @@ const FACTS: &[(&str, [u32; 5])] = &[
     ("SYN_RECV_V6_SK", [0; 5]),
     ("SYN_RECV_V6_SKB", [1; 5]),
     ("ITER_TCP_SK", [1; 5]),
+    ("ITER_FILE_FILE", [3; 5]),
     ("CONNECT_V4_SK", [0; 5]),
     ("CONNECT_V4_ADDRESS", [1; 5]),
     ("CONNECT_V4_RETURN", [3; 5]),
@@ -160,6 +161,7 @@ fn functions_and_tracepoints_are_there_where_they_are_known_to_be() {
             ("tcp_v4_connect", true),
             ("tcp_v6_connect", true),
             ("bpf_iter_tcp", true),
+            ("bpf_iter_task_file", true),
             ("no_such_function", false),
         ] {
             assert_eq!(facts.has_function(function), exists, "{function} on {}", kernel.name);
