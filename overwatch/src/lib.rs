@@ -18,5 +18,9 @@ pub mod privileges;
 pub mod probes;
 pub mod show;
 
+// Part of build.rs, which has no tests of its own.
+#[cfg(test)]
+#[path = "../build/target.rs"]
+mod build_target;
 #[cfg(test)]
 mod random;
