@@ -279,7 +279,7 @@ pub struct Pace {
     /// Seconds between two outputs, from 0.1 to 86400
     #[arg(default_value = "1", value_parser = interval)]
     pub interval: Duration,
-    /// End after this many intervals
+    /// End after this many intervals. Tables then follow each other, whole, instead of refreshing the terminal
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 }
@@ -290,7 +290,7 @@ pub struct Top {
     /// When to show.
     #[command(flatten)]
     pub pace: Pace,
-    /// Show tables instead of the screen, of at most this many rows [default: what fits on a terminal, else all]
+    /// Show tables instead of the screen, of at most this many rows [default: all]
     #[arg(short = 'n', long, value_name = "N")]
     pub rows: Option<usize>,
     /// At the end of the screen: what was on it goes into this file, for `cargo xtask screenshots`.

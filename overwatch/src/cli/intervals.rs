@@ -50,16 +50,31 @@ pub(super) async fn follow(watch: &mut Watch, pace: &Pace, verb: &mut impl Follo
     watch::written_in_time(&mut output).await
 }
 
-/// What outputs are written on.
+/// What outputs are written on. A table on a terminal is written over the one before it, and cut to the terminal's height, only while
+/// it is watched: with a number of intervals it is read, perhaps later in the scrollback, so that all of it follows what came before.
 pub(super) struct Page {
-    /// A terminal, which is written over; otherwise outputs follow each other.
+    is_terminal: bool,
+    /// Each output takes the place of the one before.
     pub(super) refreshes: bool,
     began: bool,
 }
 
+/// The room for a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Columns of the terminal; `None` where it is none, and a line may be of any length.
+    pub(super) width: Option<usize>,
+    /// Lines of the terminal; `None` where what does not fit may scroll away.
+    pub(super) height: Option<usize>,
+}
+
 impl Page {
-    pub(super) fn new(output: args::Output) -> Self {
-        Self { refreshes: output == args::Output::Table && io::stdout().is_terminal(), began: false }
+    pub(super) fn new(output: args::Output, pace: &Pace) -> Self {
+        Self::on(output == args::Output::Table && io::stdout().is_terminal(), pace.count)
+    }
+
+    pub(super) fn on(is_terminal: bool, count: Option<u64>) -> Self {
+        Self { is_terminal, refreshes: is_terminal && count.is_none(), began: false }
     }
 
     /// True for the first output. To be asked once for each.
@@ -67,16 +82,44 @@ impl Page {
         !std::mem::replace(&mut self.began, true)
     }
 
-    /// Makes room for a table: width and height of the terminal, where it is on one.
-    pub(super) fn turn(&self, out: &mut Vec<u8>, is_first: bool) -> io::Result<Option<(usize, usize)>> {
+    /// Makes room for a table.
+    pub(super) fn turn(&self, out: &mut Vec<u8>, is_first: bool) -> io::Result<Room> {
+        let size = if self.is_terminal { terminal::size().unwrap_or((80, 24)) } else { (0, 0) };
+        let room =
+            Room { width: self.is_terminal.then_some(size.0.into()), height: self.refreshes.then_some(size.1.into()) };
         if self.refreshes {
-            let (width, height) = terminal::size().unwrap_or((80, 24));
             queue!(out, terminal::Clear(terminal::ClearType::All), MoveTo(0, 0))?;
-            return Ok(Some((width.into(), height.into())));
-        }
-        if !is_first {
+        } else if !is_first {
             out.push(b'\n');
         }
-        Ok(None)
+        Ok(room)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_table_without_a_count_refreshes_the_terminal() {
+        const CLEARED: &str = "\u{1b}[2J\u{1b}[1;1H";
+        // Terminal, count, what stands before the first and the second table, and whether width and height bound them.
+        for (is_terminal, count, before, is_bound) in [
+            (true, None, [CLEARED, CLEARED], (true, true)),
+            (true, Some(1), ["", "\n"], (true, false)),
+            (true, Some(3), ["", "\n"], (true, false)),
+            (false, None, ["", "\n"], (false, false)),
+            (false, Some(3), ["", "\n"], (false, false)),
+        ] {
+            let mut page = Page::on(is_terminal, count);
+            for before in before {
+                let mut out = Vec::new();
+                let is_first = page.is_first();
+                let room = page.turn(&mut out, is_first).unwrap();
+                assert_eq!(String::from_utf8(out).unwrap(), before, "{is_terminal} {count:?}");
+                assert_eq!((room.width.is_some(), room.height.is_some()), is_bound, "{is_terminal} {count:?}");
+            }
+            assert_eq!(page.refreshes, is_bound.1);
+        }
     }
 }

@@ -87,7 +87,7 @@ impl Screen {
             only_sick: arguments.only_sick(),
             filter,
             host,
-            page: Page::new(global.output),
+            page: Page::new(global.output, &arguments.pace),
             cgroups: Cgroups::default(),
         }
     }
@@ -122,11 +122,10 @@ impl Screen {
     }
 
     fn table(&self, out: &mut Vec<u8>, interval: &Interval<'_>, is_first: bool) -> Result<(), Failure> {
-        let mut style = Style { color: self.color, width: None, height: None };
-        if let Some((width, height)) = self.page.turn(out, is_first)? {
-            // One more for the cursor.
-            (style.width, style.height) = (Some(width), Some(height.saturating_sub(1)));
-        }
+        let room = self.page.turn(out, is_first)?;
+        // One more for the cursor.
+        let height = room.height.map(|height| height.saturating_sub(1));
+        let style = Style { color: self.color, width: room.width, height };
         match self.explain {
             None => show::write_table(out, interval, style)?,
             Some(explained) => explain::write(out, interval, style, &nothing(explained, self.only_sick))?,
@@ -181,7 +180,7 @@ mod tests {
         let (global, listeners) = parsed(line);
         let filter = watch::filter(&listeners.filter()).unwrap();
         let mut screen = Screen::new(&global, &listeners, filter, "web1".to_owned());
-        screen.page.refreshes = false;
+        screen.page = Page::on(false, None);
         [(); 2].map(|()| String::from_utf8(screen.show(&snapshot(rows.to_vec())).unwrap()).unwrap())
     }
 

@@ -66,7 +66,7 @@ impl Screen {
             color: color(global),
             rows: arguments.rows.unwrap_or(usize::MAX),
             host,
-            page: Page::new(global.output),
+            page: Page::new(global.output, &arguments.pace),
             last: Instant::now(),
             lost_events: 0,
         }
@@ -94,11 +94,11 @@ impl Screen {
                 show::write_csv(&mut out, &interval)?;
             }
             args::Output::Table => {
-                let size = self.page.turn(&mut out, is_first)?;
+                let room = self.page.turn(&mut out, is_first)?;
                 // The summary, perhaps a warning, three headings, and for each kind a line for those that do not fit.
-                let fits = size.map_or(usize::MAX, |(_, height)| height.saturating_sub(9) / 3);
+                let fits = room.height.map_or(usize::MAX, |height| height.saturating_sub(9) / 3);
                 let interval = Interval { rows: self.rows.min(fits), ..interval };
-                show::write_table(&mut out, &interval, self.color, size.map(|(width, _)| width))?;
+                show::write_table(&mut out, &interval, self.color, room.width)?;
             }
         }
         (self.last, self.lost_events) = (now, lost_events);

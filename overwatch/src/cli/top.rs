@@ -107,7 +107,7 @@ impl Screen {
             color: color(global),
             rows: top.rows,
             host,
-            page: Page::new(global.output),
+            page: Page::new(global.output, &top.pace),
             cgroups: Cgroups::default(),
         }
     }
@@ -144,15 +144,14 @@ impl Screen {
         Ok(out)
     }
 
-    fn table(&self, out: &mut Vec<u8>, snapshot: &Snapshot, rows: &[&Row], is_first: bool) -> Result<(), Failure> {
-        let mut style = table::Style { color: self.color, rows: self.rows.unwrap_or(usize::MAX), width: None };
-        if let Some((width, height)) = self.page.turn(out, is_first)? {
-            // One more for the cursor.
-            let beside = table::lines_beside_rows(snapshot) + 1;
-            style.rows = style.rows.min(height.saturating_sub(beside));
-            style.width = Some(width);
-        }
-        table::write(out, &self.host, snapshot, rows, style)?;
+    fn table(&self, out: &mut Vec<u8>, snapshot: &Snapshot, of: &[&Row], is_first: bool) -> Result<(), Failure> {
+        let room = self.page.turn(out, is_first)?;
+        // One more for the cursor.
+        let beside = table::lines_beside_rows(snapshot) + 1;
+        let fits = room.height.map_or(usize::MAX, |height| height.saturating_sub(beside));
+        let rows = self.rows.unwrap_or(usize::MAX).min(fits);
+        let style = table::Style { color: self.color, rows, width: room.width };
+        table::write(out, &self.host, snapshot, of, style)?;
         Ok(())
     }
 }

@@ -49,7 +49,8 @@ pub fn write(out: &mut impl Write, interval: &Interval<'_>, style: Style, nothin
         writeln!(out, "{line}")?;
     }
     if let Some(room) = room {
-        let more = Page::of(&format!("... and {} more lines", page.lines.len() - room), style.width);
+        let more = format!("... and {} more lines: `listeners 1 1 --explain` prints them all", page.lines.len() - room);
+        let more = Page::of(&more, style.width);
         more.lines.iter().take(1).try_for_each(|line| writeln!(out, "{line}"))?;
     }
     Ok(())

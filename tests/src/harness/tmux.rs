@@ -66,6 +66,11 @@ impl Tmux {
         self.run(&["capture-pane", "-t", "it", "-p"])
     }
 
+    /// What is on it and what has scrolled away.
+    pub fn history(&self) -> Result<String> {
+        self.run(&["capture-pane", "-t", "it", "-p", "-S", "-"])
+    }
+
     /// What tmux knows of it, such as `#{alternate_on}`.
     pub fn property(&self, format: &str) -> Result<String> {
         Ok(self.run(&["display-message", "-t", "it", "-p", format])?.trim().to_owned())

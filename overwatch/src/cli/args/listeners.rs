@@ -11,7 +11,7 @@ pub struct Listeners {
     /// When to show.
     #[command(flatten)]
     pub pace: Pace,
-    /// Show at most this many rows [default: what fits on a terminal, else all]
+    /// Show at most this many rows [default: all; on a terminal without COUNT, what fits]
     #[arg(short = 'n', long, value_name = "N")]
     pub rows: Option<usize>,
     /// Tell the whole story of the listeners at a port; without a port, of those that the filters choose, and without filters of those

@@ -105,7 +105,7 @@ fn nothing_is_wider_or_higher_than_the_terminal() {
     }
     let all = told(vec![row()], PLAIN).len();
     let lines = told(vec![row()], Style { height: Some(10), ..PLAIN });
-    assert_eq!(lines[9], format!("... and {} more lines", all - 9));
+    assert_eq!(lines[9], format!("... and {} more lines: `listeners 1 1 --explain` prints them all", all - 9));
     assert_eq!(told(vec![row()], Style { height: Some(all), ..PLAIN }).len(), all);
 }
 
