@@ -10,21 +10,35 @@ use super::{
     Failure,
     args::{Global, Output},
     say::say,
+    startup::{self, Announce, Hangup},
 };
 use crate::{
     collect::{Session, SessionError},
     kernel::{host::HostFacts, processes},
-    probes::{attach::Outcome, catalogue::Hook, object::Interest},
+    probes::{attach::Outcome, catalogue::Hook, kretprobe::Kretprobes, object::Interest, plan::Refusal},
     show::check::{self, Report, Verdict},
 };
 
 /// Attaches for real, since nothing else tells what works.
 pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
+    let announce = Announce::new(global.verbose);
+    let (out, result) = startup::guarded(announce, Hangup::Ends, |kretprobes| report(global, kretprobes))??;
+    // A reader who stands still is no reason to be deaf.
+    startup::guarded(Announce::Never, Hangup::Ends, |_| {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(&out)?;
+        stdout.flush()
+    })??;
+    result.map_or(Ok(ExitCode::SUCCESS), |refusal| Err(Failure::Host(refusal)))
+}
+
+/// The report, and why overwatch cannot run here if it cannot.
+fn report(global: &Global, kretprobes: &Kretprobes) -> Result<(Vec<u8>, Option<Refusal>), Failure> {
     let root = Path::new("/");
     let host = HostFacts::read(root);
     let capacity = global.capacity();
     // The interest that needs most, so that everything is tried.
-    let started = Session::start(&host, root, global.attach(), &capacity, Interest::Service);
+    let started = Session::start(&host, root, global.attach(), &capacity, Interest::Service, kretprobes);
     let verdict = match &started {
         Ok(session) => Verdict::Runs {
             attached: session.attached(),
@@ -56,13 +70,11 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
             return Err(Failure::Arguments("check has no CSV output: use -o table or -o json".to_owned()));
         }
     }
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(&out)?;
-    stdout.flush()?;
-    match report.verdict {
-        Verdict::Runs { .. } => Ok(ExitCode::SUCCESS),
-        Verdict::Cannot { refusal, .. } => Err(Failure::Host(refusal.clone())),
-    }
+    let refusal = match report.verdict {
+        Verdict::Runs { .. } => None,
+        Verdict::Cannot { refusal, .. } => Some(refusal.clone()),
+    };
+    Ok((out, refusal))
 }
 
 fn print_verifier_log(hook: &Hook, outcome: &Outcome) {

@@ -9,6 +9,7 @@ mod output;
 mod say;
 mod serve;
 mod settings;
+mod startup;
 mod stream;
 mod top;
 mod watch;

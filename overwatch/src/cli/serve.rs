@@ -14,6 +14,7 @@ use super::{
     args::{self, Global},
     say::say,
     settings,
+    startup::Hangup,
     watch::{self, EVERY, Watch, every},
 };
 use crate::{
@@ -38,7 +39,7 @@ async fn serve(global: &Global, arguments: &args::Serve) -> Result<ExitCode, Fai
         say(format_args!("listening at {place}"));
     }
     let capacity = Capacity::new(settings.max_connections, settings.ring_buffer_bytes);
-    let mut watch = Watch::start_as(settings.attach, &capacity, Interest::Service)?;
+    let mut watch = Watch::start_as(global, settings.attach, &capacity, Interest::Service, Hangup::Reloads)?;
     let mut daemon = Daemon::new(settings, &mut watch.session)?;
     web.tell(ToWeb::Ready(String::new()));
     notify(&[NotifyState::Ready]);

@@ -3,16 +3,14 @@
 use std::{future::Future, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Interval, MissedTickBehavior},
-};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::{
     Failure,
     args::{FilterArguments, Global},
     output::Output,
     say::say,
+    startup::{self, Announce, EndSignals, Hangup},
 };
 use crate::{
     collect::Session,
@@ -47,14 +45,13 @@ pub(super) struct Watch {
     pub(super) session: Session,
     /// Name of this host.
     pub(super) host: String,
-    interrupt: Signal,
-    terminate: Signal,
+    signals: EndSignals,
 }
 
 impl Watch {
     /// Attaches and seeds, and says so if it was asked to.
     pub(super) fn start(global: &Global, interest: Interest) -> Result<Self, Failure> {
-        let watch = Self::start_as(global.attach(), &global.capacity(), interest)?;
+        let watch = Self::start_as(global, global.attach(), &global.capacity(), interest, Hangup::Ends)?;
         if global.verbose {
             watch.say_ready()?;
         }
@@ -62,15 +59,24 @@ impl Watch {
     }
 
     /// The same, as it was said elsewhere.
-    pub(super) fn start_as(attach: Attach, capacity: &Capacity, interest: Interest) -> Result<Self, Failure> {
+    pub(super) fn start_as(
+        global: &Global,
+        attach: Attach,
+        capacity: &Capacity,
+        interest: Interest,
+        hangup: Hangup,
+    ) -> Result<Self, Failure> {
         let root = Path::new(ROOT);
-        // Before attaching, so that from here on a signal ends the program by the way that detaches.
-        let interrupt = signal(SignalKind::interrupt())?;
-        let terminate = signal(SignalKind::terminate())?;
-        let host = HostFacts::read(root);
-        let session = Session::start(&host, root, attach, capacity, interest)?;
+        // Before attaching, so that a signal between start-up and the first wait is not lost.
+        let signals = EndSignals::new(hangup)?;
+        let (host, session) = startup::guarded(Announce::new(global.verbose), hangup, |kretprobes| {
+            let host = HostFacts::read(root);
+            let session = Session::start(&host, root, attach, capacity, interest, kretprobes);
+            (host.host, session)
+        })?;
+        let session = session?;
         privileges::keep_to_collect().context("it needs fewer from here on").map_err(Failure::Running)?;
-        Ok(Self { session, host: host.host, interrupt, terminate })
+        Ok(Self { session, host, signals })
     }
 
     /// Says how it sees what it sees.
@@ -94,10 +100,7 @@ impl Watch {
 
     /// Waits for a signal to end.
     pub(super) async fn told_to_end(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
+        self.signals.received().await;
     }
 }
 

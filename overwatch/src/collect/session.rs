@@ -31,6 +31,7 @@ use crate::{
     probes::{
         attach::{self, Attached, Attempt, Degradation},
         catalogue::{REFUSED_ACKS, REFUSED_SYNS},
+        kretprobe::Kretprobes,
         object::{self, Capacity, Interest},
         plan::{self, Attach, Refusal},
         refuse::Refuse,
@@ -135,6 +136,7 @@ impl Session {
         wanted: Attach,
         capacity: &Capacity,
         interest: Interest,
+        kretprobes: &Kretprobes,
     ) -> Result<Self, SessionError> {
         let facts = plan::prerequisites(host)?;
         let plans = plan::plan(host, facts, wanted, interest);
@@ -156,7 +158,7 @@ impl Session {
         maps.set_epoch(FIRST_EPOCH)?;
         let may_skip = host.may_skip_programs();
         maps.set_skips(may_skip)?;
-        let mut attached = attach::attach(&mut ebpf, &btf, &plans, wanted, &refuse)
+        let mut attached = attach::attach(&mut ebpf, &btf, &plans, wanted, kretprobes, &refuse)
             .map_err(|(refusal, attempts)| SessionError::Refused { refusal, attempts })?;
         attached.degradations.extend((!host.initial_pid_namespace).then(other_pid_namespace));
         let mut seed = Seed::start(&mut ebpf, &btf, root, owners, &refuse)?;

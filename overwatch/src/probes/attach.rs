@@ -11,7 +11,7 @@ use crate::kernel::tracefs::with_tracefs;
 
 use super::{
     catalogue::{FEW_RETURNS, Hook, Need, TIER_LIMITS, Target, Tier},
-    kretprobe::Kretprobe,
+    kretprobe::Kretprobes,
     plan::{Attach, Refusal, TierPlan},
     refuse::{Forced, Refuse},
 };
@@ -72,7 +72,7 @@ pub struct Attached {
     /// What is missing all the same.
     pub degradations: Vec<Degradation>,
     /// Held for their lives' sake.
-    _kretprobes: Vec<Kretprobe>,
+    _kretprobes: Kretprobes,
 }
 
 impl Attached {
@@ -90,23 +90,24 @@ pub fn attach(
     btf: &Btf,
     plans: &[TierPlan],
     wanted: Attach,
+    kretprobes: &Kretprobes,
     refuse: &Refuse,
 ) -> Result<Attached, (Refusal, Vec<Attempt>)> {
     let mut attempts = Vec::new();
     for plan in plans {
-        let mut kretprobes = Vec::new();
-        let attempt = try_tier(ebpf, btf, plan, &mut kretprobes, refuse);
+        let attempt = try_tier(ebpf, btf, plan, kretprobes, refuse);
         let works = attempt.failure.is_none();
         attempts.push(attempt);
         if works {
             let degradations = degradations(plan, attempts.last());
-            return Ok(Attached { tier: plan.tier, attempts, degradations, _kretprobes: kretprobes });
+            return Ok(Attached { tier: plan.tier, attempts, degradations, _kretprobes: kretprobes.clone() });
         }
+        drop(kretprobes.close());
     }
     Err((refusal(&attempts, wanted), attempts))
 }
 
-fn try_tier(ebpf: &mut Ebpf, btf: &Btf, plan: &TierPlan, kretprobes: &mut Vec<Kretprobe>, refuse: &Refuse) -> Attempt {
+fn try_tier(ebpf: &mut Ebpf, btf: &Btf, plan: &TierPlan, kretprobes: &Kretprobes, refuse: &Refuse) -> Attempt {
     let mut attempt = Attempt { tier: plan.tier, hooks: Vec::new(), failure: None };
     if let Some((hook, absence)) = &plan.impossible {
         attempt.failure = Some(format!("{}: {absence}", hook.target));
@@ -141,13 +142,7 @@ fn unseen(attempt: &Attempt) -> Option<(&Hook, &Cause)> {
 }
 
 /// Attaches the hook's program, or the same program as raw_tp where the kernel refuses that.
-fn attach_in_turn(
-    ebpf: &mut Ebpf,
-    btf: &Btf,
-    hook: &Hook,
-    kretprobes: &mut Vec<Kretprobe>,
-    refuse: &Refuse,
-) -> Outcome {
+fn attach_in_turn(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook, kretprobes: &Kretprobes, refuse: &Refuse) -> Outcome {
     let first = match attach_hook(ebpf, btf, hook, kretprobes, refuse) {
         Ok(None) => return Outcome::Attached,
         Ok(Some(limited)) => return Outcome::Limited(limited),
@@ -169,7 +164,7 @@ fn attach_hook(
     ebpf: &mut Ebpf,
     btf: &Btf,
     hook: &Hook,
-    kretprobes: &mut Vec<Kretprobe>,
+    kretprobes: &Kretprobes,
     refuse: &Refuse,
 ) -> Result<Option<Cause>, AttachError> {
     refuse.check(hook.program)?;
@@ -196,12 +191,9 @@ fn attach_hook(
             if !loaded {
                 program.load()?;
             }
-            match Kretprobe::attach(Path::new(ROOT), program.fd()?, function) {
-                Ok(kretprobe) => kretprobes.push(kretprobe),
-                Err(error) => {
-                    program.attach(function, 0)?;
-                    return Ok(Some(Cause { line: format!("tracefs: {error}"), verifier_log: String::new() }));
-                }
+            if let Err(error) = kretprobes.attach(Path::new(ROOT), program.fd()?, function) {
+                program.attach(function, 0)?;
+                return Ok(Some(Cause { line: format!("tracefs: {error}"), verifier_log: String::new() }));
             }
         }
         Target::BtfTracepoint(name) => {

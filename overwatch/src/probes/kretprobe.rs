@@ -9,6 +9,7 @@ use std::{
     io::{self, Write as _},
     os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
     path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::kernel::tracefs::with_tracefs;
@@ -45,6 +46,30 @@ impl Drop for Definition {
     fn drop(&mut self) {
         // Nothing can be done about a failure here; the next start sweeps it.
         let _stays = write_line(&mut self.file, &format!("-:{GROUP}/{}", self.name));
+    }
+}
+
+/// The kretprobes of a session, shared with the thread that ends a start-up.
+#[derive(Clone, Debug, Default)]
+pub struct Kretprobes(Arc<Mutex<Vec<Kretprobe>>>);
+
+impl Kretprobes {
+    /// Attaches one more. Under the lock, so that no definition is half made when [`Self::close`] has it.
+    pub fn attach(&self, root: &Path, program: &impl AsFd, function: &str) -> io::Result<()> {
+        let mut kretprobes = self.lock();
+        kretprobes.push(Kretprobe::attach(root, program, function)?);
+        Ok(())
+    }
+
+    /// Detaches all, and keeps others from being attached while what it returns lives.
+    pub fn close(&self) -> impl Drop + '_ {
+        let mut kretprobes = self.lock();
+        kretprobes.clear();
+        kretprobes
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Kretprobe>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -123,7 +123,6 @@ pub(super) async fn run(global: &Global, top: &Top) -> Result<ExitCode, Failure>
     let mut collector = Collector::new(&mut watch.session)?;
     let state = State::new(top.pace.interval, filter, words(&top.filter), parse);
     let mut screen = Screen::new(state, board, color(global));
-    let mut hangup = signal(SignalKind::hangup())?;
     let mut suspended = signal(SignalKind::from_raw(Signal::SIGTSTP as i32))?;
     let mut continued = signal(SignalKind::from_raw(Signal::SIGCONT as i32))?;
     let mut terminal = Terminal::take().context("cannot take the terminal").map_err(Failure::Running)?;
@@ -146,7 +145,6 @@ pub(super) async fn run(global: &Global, top: &Top) -> Result<ExitCode, Failure>
         let effect = tokio::select! {
             biased;
             () = watch.told_to_end() => Effect::Quit,
-            _ = hangup.recv() => Effect::Quit,
             _ = suspended.recv() => Effect::Suspend,
             // Somebody has stopped it from outside, and the shell has had the terminal since.
             _ = continued.recv() => {
