@@ -15,16 +15,16 @@ use super::{
 use crate::collect::Session;
 
 /// What a verb does with a session.
-pub(super) trait Follow {
+pub(super) trait Follow<S = Session> {
     /// Ends an interval and writes what it was.
-    fn show(&mut self, session: &mut Session) -> Result<Vec<u8>, Failure>;
+    fn show(&mut self, session: &mut S) -> Result<Vec<u8>, Failure>;
 
     /// Takes in what has happened so far. Also called while the reader stands still.
-    fn keep_up(&mut self, session: &mut Session) -> Result<(), Failure>;
+    fn keep_up(&mut self, session: &mut S) -> Result<(), Failure>;
 }
 
 /// Follows what happens until it was shown often enough, or somebody says that it is.
-pub(super) async fn follow(watch: &mut Watch, pace: &Pace, verb: &mut impl Follow) -> Result<(), Failure> {
+pub(super) async fn follow<S>(watch: &mut Watch<S>, pace: &Pace, verb: &mut impl Follow<S>) -> Result<(), Failure> {
     let mut outputs = every(interval_at(Instant::now() + pace.interval, pace.interval));
     let mut ticks = every(interval(EVERY));
     let mut left = pace.count;

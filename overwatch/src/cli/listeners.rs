@@ -10,7 +10,7 @@ use super::{
     watch::{self, ROOT, Watch},
 };
 use crate::{
-    collect::Session,
+    collect::{DiagSession, Sample, Session},
     kernel::cgroups::Cgroups,
     model::{
         filter::Filter,
@@ -30,17 +30,57 @@ pub(super) fn run(global: &Global, arguments: &args::Listeners) -> Result<ExitCo
 
 async fn run_async(global: &Global, arguments: &args::Listeners) -> Result<ExitCode, Failure> {
     let filter = watch::filter(&arguments.filter())?;
-    let mut watch = Watch::start(global, Interest::Queues)?;
-    if !watch.session.scans() {
-        return Err(Failure::Host(Refusal::new(
-            "this kernel does not let overwatch look at its listening sockets",
-            "overwatch check -v says why",
-        )));
+    match Watch::start(global, Interest::Queues) {
+        Ok(watch) if watch.session.scans() => follow(watch, global, arguments, filter).await,
+        Ok(_) => Err(Failure::Host(Refusal::new(
+            "this kernel does not let overwatch read its listening sockets, neither by a BPF program nor by sock_diag",
+            "overwatch check -v shows why",
+        ))),
+        Err(Failure::Host(refusal)) => follow(Watch::without_programs(&refusal)?, global, arguments, filter).await,
+        Err(other) => Err(other),
     }
-    let judged = Judged::new(arguments.thresholds.thresholds(), &watch.session.sample()?);
+}
+
+async fn follow<S: Source>(
+    mut watch: Watch<S>,
+    global: &Global,
+    arguments: &args::Listeners,
+    filter: Filter,
+) -> Result<ExitCode, Failure> {
+    let judged = Judged::new(arguments.thresholds.thresholds(), &watch.session.end_interval()?);
     let screen = Screen::new(global, arguments, filter, watch.host.clone());
     intervals::follow(&mut watch, &arguments.pace, &mut Listening { judged, screen }).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What listening sockets are read from.
+trait Source {
+    /// A sample that ends an interval.
+    fn end_interval(&mut self) -> Result<Sample, Failure>;
+
+    /// Makes room while an interval goes on: a sample, if there is one to take.
+    fn make_room(&mut self) -> Result<Option<Sample>, Failure>;
+}
+
+impl Source for Session {
+    fn end_interval(&mut self) -> Result<Sample, Failure> {
+        Ok(self.sample()?)
+    }
+
+    fn make_room(&mut self) -> Result<Option<Sample>, Failure> {
+        self.drain()?;
+        Ok(self.is_laden().then(|| self.part()).transpose()?)
+    }
+}
+
+impl Source for DiagSession {
+    fn end_interval(&mut self) -> Result<Sample, Failure> {
+        Ok(self.sample())
+    }
+
+    fn make_room(&mut self) -> Result<Option<Sample>, Failure> {
+        Ok(None)
+    }
 }
 
 struct Listening {
@@ -48,17 +88,16 @@ struct Listening {
     screen: Screen,
 }
 
-impl Follow for Listening {
-    fn show(&mut self, session: &mut Session) -> Result<Vec<u8>, Failure> {
-        let snapshot = self.judged.end(&session.sample()?);
+impl<S: Source> Follow<S> for Listening {
+    fn show(&mut self, session: &mut S) -> Result<Vec<u8>, Failure> {
+        let snapshot = self.judged.end(&session.end_interval()?);
         self.screen.show(&snapshot)
     }
 
     /// What is kept of an interval does not grow with it.
-    fn keep_up(&mut self, session: &mut Session) -> Result<(), Failure> {
-        session.drain()?;
-        if session.is_laden() {
-            self.judged.take_in(&session.part()?);
+    fn keep_up(&mut self, session: &mut S) -> Result<(), Failure> {
+        if let Some(part) = session.make_room()? {
+            self.judged.take_in(&part);
         }
         Ok(())
     }

@@ -13,13 +13,13 @@ use super::{
     startup::{self, Announce, EndSignals, Hangup},
 };
 use crate::{
-    collect::Session,
+    collect::{DiagSession, Session},
     kernel::{host::HostFacts, namespaces},
     model::filter::{Family, Filter},
     privileges,
     probes::{
         object::{Capacity, Interest},
-        plan::Attach,
+        plan::{Attach, Refusal},
     },
 };
 
@@ -41,8 +41,8 @@ pub(super) fn run(verb: impl Future<Output = Result<ExitCode, Failure>>) -> Resu
 }
 
 /// A session, and the signals that end it.
-pub(super) struct Watch {
-    pub(super) session: Session,
+pub(super) struct Watch<S = Session> {
+    pub(super) session: S,
     /// Name of this host.
     pub(super) host: String,
     signals: EndSignals,
@@ -97,7 +97,24 @@ impl Watch {
         }
         Ok(())
     }
+}
 
+impl Watch<DiagSession> {
+    /// Reads listening sockets without any program, where there can be none for the reason given.
+    pub(super) fn without_programs(refusal: &Refusal) -> Result<Self, Failure> {
+        let root = Path::new(ROOT);
+        let signals = EndSignals::new(Hangup::Ends)?;
+        let host = HostFacts::read(root);
+        let session = DiagSession::start(&host, root).map_err(|error| {
+            Failure::Host(Refusal { reason: format!("{}; {error}", refusal.reason), help: refusal.help.clone() })
+        })?;
+        privileges::keep_to_collect().context("it needs fewer from here on").map_err(Failure::Running)?;
+        say(format_args!("without BPF programs: {} ({refusal})", DiagSession::LOSS));
+        Ok(Self { session, host: host.host, signals })
+    }
+}
+
+impl<S> Watch<S> {
     /// Waits for a signal to end.
     pub(super) async fn told_to_end(&mut self) {
         self.signals.received().await;

@@ -3,6 +3,7 @@
 mod about;
 mod audit;
 mod clocks;
+mod diag_session;
 mod processes;
 mod queues;
 mod record;
@@ -15,6 +16,7 @@ mod skips;
 mod table;
 
 pub use about::{MapReading, ProgramReading};
+pub use diag_session::DiagSession;
 pub use processes::{ActivityReading, HolderReading, ProcessWatch};
 pub use queues::{ListenerReading, NamespaceReading, SynQueueReading, WaitingReading};
 pub use sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, RefusalsSeen, Sample};

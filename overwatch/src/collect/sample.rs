@@ -103,6 +103,8 @@ pub struct Sample {
     pub holders: HashMap<u64, Vec<HolderReading>>,
     /// Which refusals the kernel side counts.
     pub refusals: RefusalsSeen,
+    /// Accepts are among the changes. False where no program is loaded, so that an interval without accepts means nothing.
+    pub accepts_seen: bool,
     /// What connections whose last records were lost have moved, since the start.
     pub lost: Vec<(LostKey, LostSum)>,
     /// Connections that moved bytes, if the session was asked for rows.

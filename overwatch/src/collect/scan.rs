@@ -17,7 +17,7 @@ use crate::probes::{
 };
 
 mod program;
-mod sock_diag;
+pub(super) mod sock_diag;
 
 /// Why listening sockets cannot be scanned.
 #[derive(Debug, thiserror::Error)]

@@ -297,6 +297,9 @@ impl Session {
             self.maps.set_epoch(self.epoch)?;
         }
         let now = clocks::now();
+        // At once, since a row of a listening socket is of this instant, and the rest takes a while on a busy host.
+        let scan = self.scan.as_mut();
+        let queues = scan.map(|scan| scan.read(&self.root, &self.ebpf, &self.maps.listeners)).transpose()?;
         let records = if purpose == Purpose::Portion { PORTION } else { usize::MAX };
         let bytes = records.saturating_mul(size_of::<Closed>()).min(self.ring_bytes);
         let more_in_ring = self.drain_some(bytes)?;
@@ -336,8 +339,6 @@ impl Session {
         };
         let lost = self.maps.lost.iter().collect::<Result<Vec<_>, _>>()?;
         let open = if rows { self.read_active()? } else { Vec::new() };
-        let scan = self.scan.as_mut();
-        let queues = scan.map(|scan| scan.read(&self.root, &self.ebpf, &self.maps.listeners)).transpose()?;
         let namespaces = queues.as_deref().map(|queues| self.namespaces.read(&self.root, queues)).unwrap_or_default();
         let of_interval = queues.as_deref().filter(|_| ends_interval);
         let watched = of_interval.zip(self.processes.as_mut());
@@ -362,6 +363,7 @@ impl Session {
                 at_syn: self.attached.sees(REFUSED_SYNS),
                 at_ack: self.attached.sees(REFUSED_ACKS),
             },
+            accepts_seen: true,
             lost,
             open,
             orphans,
@@ -500,7 +502,7 @@ fn give_back_memory() {
 }
 
 /// Whose processes are looked for; where somebody waits, also what they do.
-fn wanted(listeners: &[ListenerReading]) -> Vec<Wanted> {
+pub(super) fn wanted(listeners: &[ListenerReading]) -> Vec<Wanted> {
     let wanted = listeners.iter().filter_map(|reading| {
         let listener_pid = (reading.listener.tgid != 0).then_some(reading.listener.tgid);
         Some(Wanted { inode: reading.inode?, listener_pid, waiting: reading.accept_queue > 0 })
@@ -509,7 +511,7 @@ fn wanted(listeners: &[ListenerReading]) -> Vec<Wanted> {
 }
 
 /// `None` in a container's pid namespace: the numbers in its `/proc` would be taken for the host's.
-fn process_watch(host: &HostFacts, root: &Path) -> Option<ProcessWatch> {
+pub(super) fn process_watch(host: &HostFacts, root: &Path) -> Option<ProcessWatch> {
     host.initial_pid_namespace.then(|| ProcessWatch::new(root))
 }
 

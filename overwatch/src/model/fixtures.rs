@@ -39,6 +39,7 @@ pub(crate) fn sample() -> Sample {
         lost: Vec::new(),
         holders: std::collections::HashMap::new(),
         refusals: RefusalsSeen::default(),
+        accepts_seen: true,
     }
 }
 

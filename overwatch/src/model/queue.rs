@@ -149,6 +149,8 @@ pub struct Queue {
     pub syncookies: Option<u32>,
     /// Its SYN queue; `None` where the scan cannot read it.
     pub syn_queue: Option<SynQueue>,
+    /// Accepts are seen. Otherwise `arrivals`, `accepts` and `served` say nothing, and `serving` is `None`.
+    pub accepts_seen: bool,
     /// Connections that entered the accept queue.
     pub arrivals: Count,
     /// Connections that were accepted.
@@ -202,6 +204,11 @@ impl Queue {
     /// At the SYN, and at the last ACK; `None` in a tier that sees neither.
     pub fn overflows_by_packet(&self) -> Option<(Count, Count)> {
         self.overflows_told_apart.then_some((self.overflows_syn, self.overflows_ack))
+    }
+
+    /// One of the numbers that come from accepts; `None` when those are not seen.
+    pub fn by_accepts<T>(&self, number: T) -> Option<T> {
+        self.accepts_seen.then_some(number)
     }
 
     /// The accept queue takes no more.

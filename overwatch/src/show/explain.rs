@@ -220,8 +220,8 @@ fn numbers(row: &Row, cgroup: Option<&str>, snapshot: &Snapshot) -> Vec<(&'stati
         ("accept queue", accept_queue(queue)),
         ("its limit", limit(queue)),
         ("served", served(row)),
-        ("arrived", counted(queue.arrivals)),
-        ("accepted", counted(queue.accepts)),
+        ("arrived", queue.by_accepts(queue.arrivals).map_or_else(unseen, counted)),
+        ("accepted", queue.by_accepts(queue.accepts).map_or_else(unseen, counted)),
         ("waited", waited(queue)),
     ];
     match queue.overflows_by_packet() {
@@ -271,7 +271,8 @@ fn served(row: &Row) -> String {
     let serving = row.queue.serving.map_or_else(|| "not known".to_owned(), |serving| format!("{serving} now"));
     let ceiling =
         row.verdict.serving_ceiling.map_or(String::new(), |ceiling| format!(", and never more than {ceiling}"));
-    format!("{serving}{ceiling}; {} ended in this interval", row.queue.served)
+    let ended = row.queue.by_accepts(row.queue.served).map(|served| format!("; {served} ended in this interval"));
+    format!("{serving}{ceiling}{}", ended.unwrap_or_default())
 }
 
 fn waited(queue: &Queue) -> String {

@@ -128,7 +128,7 @@ pub(super) const COLUMNS: &[Column<Cell>] = &[
     column("PEAK", Spare(4, 2), true, |line| count(line.row.queue.accept_queue_peak.into())),
     column("OLDEST", Fixed(7), true, |line| known(line.row.queue.oldest_wait(), duration)),
     column("SERVED", Spare(9, 6), true, |line| served(line.row)),
-    column("ACCEPT/s", Spare(8, 1), true, |line| rate(line.row.queue.accepts.interval, line.seconds)),
+    column("ACCEPT/s", Spare(8, 1), true, |line| known(line.row.queue.by_accepts(line.row.queue.accepts.interval), |accepts| rate(accepts, line.seconds))),
     column("REFUSED", Spare(7, 5), true, |line| count(line.row.queue.overflows().interval)),
     column(NETNS, Spare(10, 4), true, |line| known(netns(&line.row.queue), |inode| inode.to_string())),
 ];

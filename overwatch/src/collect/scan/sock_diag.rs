@@ -53,14 +53,14 @@ struct Namespace {
 
 impl DiagScan {
     /// An error where the kernel does not list sockets, for instance because tcp_diag is not built in and no module of it is there.
-    pub(super) fn prepare(refuse: &Refuse) -> Result<Self, ScanError> {
+    pub(in crate::collect) fn prepare(refuse: &Refuse) -> Result<Self, ScanError> {
         refuse.check(NAME)?;
         sock_diag::dump(&LISTENING, None)?;
         Ok(Self(()))
     }
 
     /// Reads every namespace that can be entered. `known` are the entries of the map of listening sockets.
-    pub(super) fn read(&mut self, root: &Path, known: &[(u64, Listener)]) -> Vec<ListenerReading> {
+    pub(in crate::collect) fn read(&mut self, root: &Path, known: &[(u64, Listener)]) -> Vec<ListenerReading> {
         let own = fs::metadata(root.join("proc/self/ns/net")).map(|metadata| metadata.ino()).ok();
         let known: HashMap<u64, (u64, Listener)> =
             known.iter().map(|(sock, listener)| (listener.inode, (*sock, *listener))).collect();

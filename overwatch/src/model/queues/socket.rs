@@ -260,6 +260,7 @@ impl Socket {
                 old: of.length.saturating_sub(of.young),
                 defers_accept: of.defers_accept,
             }),
+            accepts_seen: true,
             arrivals: self.arrivals.take(),
             accepts: self.accepts.take(),
             overflows_syn: self.overflows_syn.take(),

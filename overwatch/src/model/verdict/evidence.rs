@@ -68,6 +68,9 @@ fn moment(moment: SystemTime, now: SystemTime) -> String {
 fn waiting(facts: &Facts<'_>) -> String {
     let queue = facts.queue;
     let window = facts.window;
+    if queue.accept_queue == 0 && !queue.accepts_seen {
+        return "No client waits now.".to_owned();
+    }
     if queue.accept_queue == 0 {
         let longest = facts.history.longest_wait();
         return match longest {
@@ -87,6 +90,11 @@ fn waiting(facts: &Facts<'_>) -> String {
         (None, Some(least)) if least > Duration::ZERO => format!(", the oldest for at least {}", length(least)),
         _ => String::new(),
     };
+    if !queue.accepts_seen {
+        return format!(
+            "{clients}{oldest}. Without BPF programs overwatch does not see accepts, so the cause is not known."
+        );
+    }
     let quiet = facts.history.quiet;
     let accepted = if quiet >= facts.thresholds.settle || window.accepts == 0 {
         format!("nobody was accepted in the last {}", length(quiet))

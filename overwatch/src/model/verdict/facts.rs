@@ -117,7 +117,8 @@ impl Facts<'_> {
         if level == Level::Busy {
             return Some(Cause::None);
         }
-        if self.is_throttling_open() {
+        // The other causes rest on how many are accepted and served.
+        if self.is_throttling_open() || !self.queue.accepts_seen {
             return None;
         }
         self.cause_of_waiting(level).or_else(|| self.guess())

@@ -46,6 +46,7 @@ pub(super) struct Sample {
     waited_from_the_start: bool,
     /// At the end hardly anybody was in it.
     drained: bool,
+    accepts_seen: bool,
     arrivals: u64,
     accepts: u64,
     overflows: u64,
@@ -191,6 +192,7 @@ impl History {
             accept_queue: queue.accept_queue,
             waited_from_the_start: waited_before,
             drained: u64::from(queue.accept_queue) * 4 <= u64::from(queue.backlog_limit) + 1,
+            accepts_seen: queue.accepts_seen,
             arrivals: queue.arrivals.interval,
             accepts: queue.accepts.interval,
             overflows: queue.overflows().interval,
@@ -320,7 +322,7 @@ impl History {
     /// The client at the head of the queue has waited at least so long: since the end of the last interval from which not all have been
     /// accepted yet. For where its age is not known.
     pub(super) fn least_wait(&self) -> Option<Duration> {
-        self.samples.back().filter(|sample| sample.accept_queue > 0)?;
+        self.samples.back().filter(|sample| sample.accept_queue > 0 && sample.accepts_seen)?;
         let mut accepted_since = 0;
         let mut since = Duration::ZERO;
         let mut least = Duration::ZERO;

@@ -135,19 +135,30 @@ pub const LISTENER: &[Column<Row>] = &[
         "net.ipv4.tcp_syncookies of the namespace; null when it is not known",
         |row, _| optional(row.queue.syncookies, number),
     ),
-    column("arrivals", Kind::Integer, "connections that entered the accept queue in this interval", |row, _| {
-        number(row.queue.arrivals.interval)
-    }),
-    column(
+    nullable(
+        "arrivals",
+        Kind::Integer,
+        "connections that entered the accept queue in this interval; null when no program sees accepts",
+        |row, _| optional(row.queue.by_accepts(row.queue.arrivals.interval), number),
+    ),
+    nullable(
         "arrivals_total",
         Kind::Integer,
-        "likewise, since overwatch started or the socket began to listen, whichever was later",
-        |row, _| number(row.queue.arrivals.total),
+        "connections that entered it since overwatch started or the socket began to listen, whichever was later; null in the same case",
+        |row, _| optional(row.queue.by_accepts(row.queue.arrivals.total), number),
     ),
-    column("accepts", Kind::Integer, "connections that were accepted in this interval", |row, _| {
-        number(row.queue.accepts.interval)
-    }),
-    column("accepts_total", Kind::Integer, "likewise, since then", |row, _| number(row.queue.accepts.total)),
+    nullable(
+        "accepts",
+        Kind::Integer,
+        "connections that were accepted in this interval; null when no program sees accepts",
+        |row, _| optional(row.queue.by_accepts(row.queue.accepts.interval), number),
+    ),
+    nullable(
+        "accepts_total",
+        Kind::Integer,
+        "connections that were accepted since then; null in the same case",
+        |row, _| optional(row.queue.by_accepts(row.queue.accepts.total), number),
+    ),
     column(
         "overflows",
         Kind::Integer,
@@ -226,9 +237,12 @@ pub const LISTENER: &[Column<Row>] = &[
          waits",
         |row, _| optional(row.verdict.serving_ceiling, number),
     ),
-    column("served", Kind::Integer, "connections that a process has stopped serving in this interval", |row, _| {
-        number(row.queue.served)
-    }),
+    nullable(
+        "served",
+        Kind::Integer,
+        "connections that a process has stopped serving in this interval; null when no program sees accepts",
+        |row, _| optional(row.queue.by_accepts(row.queue.served), number),
+    ),
     column(
         "waiting",
         Kind::Objects(|| keys(WAITING)),

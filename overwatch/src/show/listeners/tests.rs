@@ -189,7 +189,7 @@ fn the_line_of_a_listener_has_the_answer_under_it_when_it_is_sick() {
     );
     assert_eq!(lines[3], "    Why: 5 connections are served, which has been the most for 10 s, and 3 clients wait.");
     assert_eq!(lines[4], "    Do:  Raise MaxRequestWorkers above 5 in Apache's configuration.");
-    assert_eq!(cells(&lines[5]), cells("ok - - 0.0.0.0:80 - 0/511 0 - - 2.0 0 -"));
+    assert_eq!(cells(&lines[5]), cells("ok - - 0.0.0.0:80 - 0/511 0 - - - 0 -"));
     assert_eq!(lines.len(), 6);
 }
 
@@ -397,7 +397,7 @@ fn the_documented_table_is_what_is_written() {
         let holders = vec![Holder { comm: comm.into(), ..holder(pid) }];
         let local_addr = addr.into();
         let queue = Queue { local_addr, local_port, holders, backlog_limit, serving, ..unknown_row().queue };
-        Row { queue: Queue { netns: 7, accepts: Default::default(), ..queue }, ..unknown_row() }
+        Row { queue: Queue { netns: 7, accepts_seen: true, accepts: Default::default(), ..queue }, ..unknown_row() }
     };
     let time = humantime::parse_rfc3339("2026-11-22T01:02:11Z").unwrap();
     let rows = vec![

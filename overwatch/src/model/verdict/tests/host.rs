@@ -47,6 +47,7 @@ pub(super) fn idle(listener: u64) -> Queue {
         somaxconn: Some(4096),
         syncookies: Some(1),
         syn_queue: half_open(0, 0, false),
+        accepts_seen: true,
         arrivals: Count::default(),
         accepts: Count::default(),
         overflows_syn: Count::default(),

@@ -12,7 +12,7 @@ use super::{
     host::{Watch, client, holder, idle, start},
     levels, overflowing, saturated, seconds, waiting, waits,
 };
-use crate::model::queue::{Queue, Threads, Throttling, fixtures};
+use crate::model::queue::{Holder, Queue, Threads, Throttling, fixtures};
 
 #[test]
 fn a_wait_is_noticed_and_then_too_long() {
@@ -403,4 +403,28 @@ fn lengths_read_well() {
     ] {
         assert_eq!(length(Duration::from_millis(milliseconds)), text);
     }
+}
+
+#[test]
+fn without_accepts_only_a_certain_cause_is_named() {
+    let unseen = |queue| Queue { accepts_seen: false, serving: None, ..queue };
+    let waits = || unseen(waiting(20_000));
+    let mut watch = Watch::new();
+    for _ in 0..30 {
+        let verdict = watch.one(1000, &waits());
+        assert_eq!((verdict.level, verdict.cause, verdict.serving_ceiling), (Level::Busy, Cause::None, None));
+        let why = verdict.evidence.join(" ");
+        assert!(why.contains("3 clients wait, the oldest for 20.0 s. Without BPF programs"), "{why}");
+        assert!(!why.contains("was accepted"), "{why}");
+    }
+    // No age is made up from accepts that are not seen.
+    let ageless = Queue { waiting: Vec::new(), ..waits() };
+    assert_eq!(Watch::new().one(1000, &ageless).level, Level::Ok);
+    // Stopped processes, and descriptors that have run out, are seen without accepts.
+    let threads = Some(Threads { total: 1, stopped: 1, ..Threads::default() });
+    let stopped = Queue { holders: vec![Holder { threads, ..holder(1, "nginx") }], ..waits() };
+    assert_eq!(watch.one(1000, &stopped).cause, Cause::NotAccepting);
+    let full = Holder { open_files: Some(1024), open_files_limit: Some(1024), ..holder(1, "nginx") };
+    let verdict = Watch::new().one(1000, &Queue { holders: vec![full], ..waits() });
+    assert_eq!((verdict.level, verdict.cause), (Level::Saturated, Cause::FdLimit));
 }
