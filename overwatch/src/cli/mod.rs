@@ -20,7 +20,10 @@ use std::{fmt, io, process::ExitCode};
 use args::{Command, Global};
 use say::say;
 
-use crate::{collect::SessionError, probes::plan::Refusal};
+use crate::{
+    collect::SessionError,
+    probes::{attach, plan::Refusal, refusal},
+};
 
 /// What the program can end with.
 #[derive(Debug)]
@@ -36,7 +39,11 @@ enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Running(error) => write!(f, "{error:#}"),
+            Self::Running(error) => {
+                let cause = attach::cause(error.as_ref());
+                f.write_str(&cause.line)?;
+                refusal::advice(cause.errno).map_or(Ok(()), |advice| write!(f, "; {advice}"))
+            }
             Self::Arguments(text) => f.write_str(text),
             Self::Host(refusal) => refusal.fmt(f),
         }

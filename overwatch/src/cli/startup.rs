@@ -9,6 +9,7 @@
 use std::{
     fs,
     io::{self, IsTerminal as _},
+    os::unix::net::UnixStream,
     pin::pin,
     process,
     sync::mpsc,
@@ -20,6 +21,7 @@ use anyhow::Context as _;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use sd_notify::NotifyState;
 use tokio::{
+    runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
     time::timeout,
@@ -103,6 +105,14 @@ fn hangup_is_ignored(status: &str) -> bool {
     ignored >> (nix::sys::signal::Signal::SIGHUP as u32 - 1) & 1 == 1
 }
 
+/// A runtime of one thread.
+pub(super) fn runtime() -> io::Result<Runtime> {
+    // The library panics where it cannot open files for the signals of the first one: a pair of sockets, a copy, and two of its own.
+    let room = [UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?];
+    drop(room);
+    Builder::new_current_thread().enable_all().build()
+}
+
 /// Runs `work`, which attaches, and ends the process with exit code 0 when a signal asks for it meanwhile. When this returns, the thread
 /// that waited has ended: see [`crate::privileges::keep_to_collect`].
 pub(super) fn guarded<T>(
@@ -147,7 +157,7 @@ fn is_ended(
     announce: Announce,
 ) -> bool {
     let begin = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = runtime()?;
         let signals = {
             let _inside = runtime.enter();
             EndSignals::new(hangup)?
@@ -223,8 +233,7 @@ mod tests {
         let is_blocked = || SigSet::thread_get_mask().unwrap().contains(nix::sys::signal::Signal::SIGTERM);
         // In a runtime, as verbs are.
         let verb = async { guarded(Announce::Never, Hangup::Reloads, |_| (threads(), is_blocked())) };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let during = runtime.block_on(verb).unwrap();
+        let during = runtime().unwrap().block_on(verb).unwrap();
         assert_eq!(during, (1, true));
         assert!(!is_blocked());
         // A thread that was waited for may still be on the list for a moment.

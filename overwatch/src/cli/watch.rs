@@ -32,12 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs a verb to its end.
 pub(super) fn run(verb: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")
-        .map_err(Failure::Running)?;
-    runtime.block_on(verb)
+    let runtime = startup::runtime().context("cannot start the runtime");
+    runtime.map_err(Failure::Running)?.block_on(verb)
 }
 
 /// A session, and the signals that end it.
@@ -92,8 +88,8 @@ impl Watch {
         for degradation in &attached.degradations {
             say(format_args!("without {}: {} ({})", degradation.what, degradation.loss, degradation.why));
         }
-        if seeded.unreachable > 0 {
-            say(format_args!("{} network namespaces could not be entered", seeded.unreachable));
+        if !seeded.unreachable.is_empty() {
+            say(format_args!("{} network namespaces could not be entered", seeded.unreachable.len()));
         }
         Ok(())
     }

@@ -27,13 +27,18 @@ use super::{
     table::Maps,
 };
 use crate::{
-    kernel::{holders::Wanted, host::HostFacts, processes},
+    kernel::{
+        holders::Wanted,
+        host::{BTF_PATH, HostFacts},
+        processes,
+    },
     probes::{
         attach::{self, Attached, Attempt, Degradation},
         catalogue::{REFUSED_ACKS, REFUSED_SYNS},
         kretprobe::Kretprobes,
         object::{self, Capacity, Interest},
         plan::{self, Attach, Refusal},
+        refusal::{self, Operation},
         refuse::Refuse,
         seed::{Seed, SeedError, Seeded},
     },
@@ -143,14 +148,10 @@ impl Session {
         raise_memlock_limit();
         // In a container's pid namespace the numbers in /proc are not those that the kernel side sees: see `process_watch`.
         let owners = if host.initial_pid_namespace { processes::socket_owners(root) } else { HashMap::new() };
-        let mut ebpf =
-            object::load(facts, capacity, interest, owners.len()).map_err(|error| load_refusal(&error, host))?;
-        let btf = Btf::from_sys_fs().map_err(|error| {
-            Refusal::new(
-                format!("cannot read the kernel's BTF: {error}"),
-                "overwatch check shows what this host offers",
-            )
-        })?;
+        let mut ebpf = object::load(facts, capacity, interest, owners.len())
+            .map_err(|error| explained(&Operation::CreateMaps(capacity.bytes()), &error, host))?;
+        let btf =
+            Btf::from_sys_fs().map_err(|error| explained(&Operation::Read(format!("/{BTF_PATH}")), &error, host))?;
         let refuse = Refuse::from_environment();
         let prepared = interest.wants_queues().then(|| Scan::prepare(&mut ebpf, &refuse));
         // Before anything moves: an entry that is announced in no epoch would wait for its next bytes.
@@ -158,10 +159,11 @@ impl Session {
         maps.set_epoch(FIRST_EPOCH)?;
         let may_skip = host.may_skip_programs();
         maps.set_skips(may_skip)?;
-        let mut attached = attach::attach(&mut ebpf, &btf, &plans, wanted, kretprobes, &refuse)
+        let mut attached = attach::attach(&mut ebpf, &btf, &plans, wanted, host, kretprobes, &refuse)
             .map_err(|(refusal, attempts)| SessionError::Refused { refusal, attempts })?;
         attached.degradations.extend((!host.initial_pid_namespace).then(other_pid_namespace));
-        let mut seed = Seed::start(&mut ebpf, &btf, root, owners, &refuse)?;
+        let mut seed = Seed::start(&mut ebpf, &btf, root, owners, &refuse)
+            .map_err(|error| explained(&Operation::ListSockets, &error, host))?;
         attached.degradations.append(&mut seed.degradations);
         let scan = prepared.and_then(|prepared| {
             // Our program scans the sockets that are in the map, which lacks those from before the start.
@@ -171,6 +173,7 @@ impl Session {
         });
         let processes = scan.as_ref().and_then(|_| process_watch(host, root));
         drop(btf);
+        attached.degradations.extend(refusal::few_files(processes::open_files(root), host.open_files_limit));
         give_back_memory();
         Ok(Self {
             maps,
@@ -543,21 +546,9 @@ fn raise_memlock_limit() {
     }
 }
 
-fn load_refusal(error: &aya::EbpfError, host: &HostFacts) -> Refusal {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    let help = match host.memlock_bytes {
-        Some(limit) => format!(
-            "if this kernel is older than 5.11, its limit on locked memory may be too small ({limit} bytes): raise it, or \
-             use a smaller --max-connections"
-        ),
-        None => "overwatch check shows what this host offers".to_owned(),
-    };
-    Refusal::new(format!("the kernel refused the maps or programs: {text}"), help)
+fn explained(operation: &Operation, error: &(dyn std::error::Error + 'static), host: &HostFacts) -> Refusal {
+    let cause = attach::cause(error);
+    refusal::explain(operation, cause.errno, &cause.line, host)
 }
 
 #[cfg(test)]

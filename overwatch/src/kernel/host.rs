@@ -2,6 +2,8 @@
 
 use std::{fs, io, ops::RangeInclusive, os::unix::fs::MetadataExt as _, path::Path};
 
+use nix::errno::Errno;
+
 use super::{btf::BtfError, facts::KernelFacts};
 
 /// Where the kernel shows its own type information.
@@ -9,6 +11,11 @@ pub const BTF_PATH: &str = "sys/kernel/btf/vmlinux";
 
 /// Inode of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Inode of the initial user namespace (`PROC_USER_INIT_INO`, include/linux/proc_ns.h).
+const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+/// `Seccomp:` of /proc/PID/status (`SECCOMP_MODE_FILTER`, linux/seccomp.h).
+const SECCOMP_FILTER: &str = "2";
 
 /// Capability numbers of `linux/capability.h`.
 mod capability {
@@ -31,6 +38,14 @@ pub struct HostFacts {
     pub kprobes: bool,
     /// Kernel lockdown mode: `none`, `integrity`, `confidentiality`; `None` when it cannot be read.
     pub lockdown: Option<String>,
+    /// Why `/proc/self/status` cannot be read, which has the rights of this process; `None` when it can.
+    pub proc_error: Option<String>,
+    /// In the initial user namespace, where capabilities count for bpf(2).
+    pub initial_user_namespace: bool,
+    /// Whether a seccomp filter may forbid system calls; `None` when that is not known.
+    pub seccomp_filter: Option<bool>,
+    /// How many files this process may have open; `None` is no limit.
+    pub open_files_limit: Option<u64>,
     /// May load and attach programs.
     pub may_load: bool,
     /// May look into the descriptors of other users' processes and enter their network namespaces.
@@ -49,9 +64,19 @@ pub enum BtfUnavailable {
     /// The file is not there.
     #[error("this kernel has no BTF: {0} does not exist")]
     Absent(String),
+    /// Nothing is mounted where the file would be.
+    #[error("cannot read {0}: no sysfs is mounted at /sys")]
+    NoSysfs(String),
     /// The file cannot be read.
-    #[error("cannot read {0}: {1}")]
-    Unreadable(String, String),
+    #[error("cannot read {path}: {line}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why.
+        line: String,
+        /// The same as a number.
+        errno: Option<Errno>,
+    },
     /// The file is not understood.
     #[error("cannot understand {0}: {1}")]
     Malformed(String, String),
@@ -68,30 +93,46 @@ impl HostFacts {
 
     /// Reads the facts below `root`, which is `/` but for tests.
     pub fn read(root: &Path) -> Self {
-        let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
+        let (status, proc_error) = match fs::read_to_string(root.join("proc/self/status")) {
+            Ok(status) => (status, None),
+            Err(error) => (String::new(), Some(error.to_string())),
+        };
+        let limits = fs::read_to_string(root.join("proc/self/limits")).unwrap_or_default();
         let effective = effective_capabilities(&status);
         let has = |number: u32| effective >> number & 1 == 1;
         Self {
             host: trimmed(&root.join("proc/sys/kernel/hostname")).unwrap_or_default(),
             kernel_release: trimmed(&root.join("proc/sys/kernel/osrelease")).unwrap_or_default(),
-            btf: read_btf(&root.join(BTF_PATH)),
+            btf: read_btf(root),
             kprobes: root.join("sys/bus/event_source/devices/kprobe/type").exists(),
             lockdown: trimmed(&root.join("sys/kernel/security/lockdown")).as_deref().and_then(lockdown_mode),
+            proc_error,
+            // Without such namespaces (CONFIG_USER_NS=n) there is no such file, and everybody is in the initial one.
+            initial_user_namespace: fs::metadata(root.join("proc/self/ns/user"))
+                .map_or(true, |metadata| metadata.ino() == INITIAL_USER_NAMESPACE),
+            seccomp_filter: field(&status, "Seccomp:").map(|mode| mode == SECCOMP_FILTER),
+            open_files_limit: limit(&limits, "Max open files", Limit::Soft),
             may_load: has(capability::SYS_ADMIN) || has(capability::BPF) && has(capability::PERFMON),
             may_inspect: has(capability::SYS_PTRACE) && has(capability::SYS_ADMIN),
             initial_pid_namespace: fs::metadata(root.join("proc/self/ns/pid"))
                 .is_ok_and(|metadata| metadata.ino() == INITIAL_PID_NAMESPACE),
-            memlock_bytes: memlock_limit(&fs::read_to_string(root.join("proc/self/limits")).unwrap_or_default()),
+            memlock_bytes: limit(&limits, "Max locked memory", Limit::Hard),
             bpf_stats_enabled: trimmed(&root.join("proc/sys/kernel/bpf_stats_enabled")).map(|text| text != "0"),
         }
     }
 }
 
-fn read_btf(path: &Path) -> Result<KernelFacts, BtfUnavailable> {
+fn read_btf(root: &Path) -> Result<KernelFacts, BtfUnavailable> {
+    let path = root.join(BTF_PATH);
     let shown = path.display().to_string();
     let bytes = fs::read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if !root.join("sys/kernel").exists() => BtfUnavailable::NoSysfs(shown.clone()),
         io::ErrorKind::NotFound => BtfUnavailable::Absent(shown.clone()),
-        _ => BtfUnavailable::Unreadable(shown.clone(), error.to_string()),
+        _ => BtfUnavailable::Unreadable {
+            path: shown.clone(),
+            line: error.to_string(),
+            errno: error.raw_os_error().map(Errno::from_raw),
+        },
     })?;
     KernelFacts::from_btf(&bytes).map_err(|error: BtfError| BtfUnavailable::Malformed(shown, error.to_string()))
 }
@@ -107,14 +148,29 @@ fn lockdown_mode(text: &str) -> Option<String> {
 }
 
 fn effective_capabilities(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+    field(status, "CapEff:").and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0)
 }
 
-/// The hard limit, since overwatch raises the soft one to it.
-fn memlock_limit(limits: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// Which of the two limits counts.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    Soft,
+    /// Overwatch raises the soft one to it.
+    Hard,
+}
+
+fn limit(limits: &str, name: &str, which: Limit) -> Option<u64> {
+    let mut numbers = field(limits, name)?.split_whitespace();
+    match which {
+        Limit::Soft => numbers.next(),
+        Limit::Hard => numbers.nth(1),
+    }?
+    .parse()
+    .ok()
 }
 
 /// The ports that the kernel chooses for clients (`net.ipv4.ip_local_port_range`); its default where that cannot be read.
@@ -166,16 +222,27 @@ mod tests {
     }
 
     #[test]
-    fn memlock_is_the_hard_limit_and_unlimited_is_none() {
-        let line = |hard| format!("Limit   Soft   Hard   Units\nMax locked memory         8388608   {hard}    bytes\n");
-        assert_eq!(memlock_limit(&line("67108864")), Some(67_108_864));
-        assert_eq!(memlock_limit(&line("unlimited")), None);
+    fn a_limit_has_two_numbers_and_unlimited_is_none() {
+        const LIMITS: &str = "Limit                     Soft Limit           Hard Limit           Units     \n\
+            Max locked memory         8388608              unlimited            bytes     \n\
+            Max open files            1024                 20000                files     \n";
+        for (name, which, expected) in [
+            ("Max locked memory", Limit::Soft, Some(8_388_608)),
+            ("Max locked memory", Limit::Hard, None),
+            ("Max open files", Limit::Soft, Some(1_024)),
+            ("Max open files", Limit::Hard, Some(20_000)),
+            ("Max pending signals", Limit::Soft, None),
+        ] {
+            assert_eq!(limit(LIMITS, name, which), expected, "{name} {which:?}");
+        }
     }
 
     #[test]
     fn a_host_without_files_offers_nothing_and_says_why() {
         let facts = HostFacts::read(Path::new("/nonexistent"));
         assert!(!facts.may_load && !facts.kprobes);
-        assert!(matches!(facts.btf, Err(BtfUnavailable::Absent(_))));
+        assert!(matches!(facts.btf, Err(BtfUnavailable::NoSysfs(_))));
+        assert!(facts.proc_error.is_some_and(|error| error.contains("No such file")));
+        assert_eq!((facts.initial_user_namespace, facts.seccomp_filter, facts.open_files_limit), (true, None, None));
     }
 }

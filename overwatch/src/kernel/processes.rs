@@ -86,6 +86,13 @@ pub fn socket_owners(root: &Path) -> HashMap<u64, Owner> {
     owners
 }
 
+/// How many files this process has open; `None` where none can be opened to count them.
+pub fn open_files(root: &Path) -> Option<u64> {
+    let descriptors = fs::read_dir(root.join("proc/self/fd")).ok()?;
+    // One of them is the directory.
+    Some((descriptors.count() as u64).saturating_sub(1))
+}
+
 /// Every process, the lowest pid first, with the inode number of its directory. That number is another one for another
 /// process with the same pid; it may also change while the process lives, when the kernel is short of memory.
 pub(super) fn list(root: &Path) -> Vec<(u32, u64)> {

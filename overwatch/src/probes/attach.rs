@@ -6,13 +6,18 @@ use aya::{
     Btf, Ebpf,
     programs::{BtfTracePoint, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
 };
+use nix::errno::Errno;
 
-use crate::kernel::tracefs::with_tracefs;
+use crate::kernel::{
+    host::HostFacts,
+    tracefs::{TracefsError, with_tracefs},
+};
 
 use super::{
     catalogue::{FEW_RETURNS, Hook, Need, TIER_LIMITS, Target, Tier},
     kretprobe::Kretprobes,
     plan::{Attach, Refusal, TierPlan},
+    refusal::{self, Operation},
     refuse::{Forced, Refuse},
 };
 
@@ -38,6 +43,8 @@ pub struct Cause {
     pub line: String,
     /// What the kernel's verifier said, for `-v`; empty when it said nothing.
     pub verifier_log: String,
+    /// The error's number, where it has one.
+    pub errno: Option<Errno>,
 }
 
 /// What became of one tier.
@@ -90,6 +97,7 @@ pub fn attach(
     btf: &Btf,
     plans: &[TierPlan],
     wanted: Attach,
+    host: &HostFacts,
     kretprobes: &Kretprobes,
     refuse: &Refuse,
 ) -> Result<Attached, (Refusal, Vec<Attempt>)> {
@@ -103,8 +111,11 @@ pub fn attach(
             return Ok(Attached { tier: plan.tier, attempts, degradations, _kretprobes: kretprobes.clone() });
         }
         drop(kretprobes.close());
+        if attempts.last().and_then(exhausted).is_some() {
+            break;
+        }
     }
-    Err((refusal(&attempts, wanted), attempts))
+    Err((refusal_of(&attempts, wanted, host), attempts))
 }
 
 fn try_tier(ebpf: &mut Ebpf, btf: &Btf, plan: &TierPlan, kretprobes: &Kretprobes, refuse: &Refuse) -> Attempt {
@@ -116,6 +127,10 @@ fn try_tier(ebpf: &mut Ebpf, btf: &Btf, plan: &TierPlan, kretprobes: &Kretprobes
     for hook in &plan.hooks {
         let outcome = attach_in_turn(ebpf, btf, hook, kretprobes, refuse);
         if let (Outcome::Refused(cause), Need::Required | Need::WhereItExists) = (&outcome, hook.need) {
+            attempt.failure = Some(format!("{}: {}", hook.target, cause.line));
+        }
+        if let Some((hook, cause)) = refused(hook, &outcome).filter(|(_, cause)| refusal::is_exhausted(cause.errno)) {
+            // Also where the hook is only wanted: what is lost next is not foreseeable.
             attempt.failure = Some(format!("{}: {}", hook.target, cause.line));
         }
         attempt.hooks.push((*hook, outcome));
@@ -193,7 +208,7 @@ fn attach_hook(
             }
             if let Err(error) = kretprobes.attach(Path::new(ROOT), program.fd()?, function) {
                 program.attach(function, 0)?;
-                return Ok(Some(Cause { line: format!("tracefs: {error}"), verifier_log: String::new() }));
+                return Ok(Some(Cause { line: format!("tracefs: {error}"), ..cause(&error) }));
             }
         }
         Target::BtfTracepoint(name) => {
@@ -215,8 +230,7 @@ fn attach_hook(
             if !loaded {
                 program.load()?;
             }
-            let attached = with_tracefs(Path::new(ROOT), |_| program.attach(category, name));
-            attached.ok_or(AttachError::Thread)??;
+            with_tracefs(Path::new(ROOT), |_| program.attach(category, name))??;
         }
     }
     Ok(None)
@@ -227,8 +241,8 @@ fn attach_hook(
 enum AttachError {
     #[error("the object has no program {0}")]
     NoProgram(&'static str),
-    #[error("the thread that mounts tracefs failed")]
-    Thread,
+    #[error("{0}")]
+    Tracefs(#[from] TracefsError),
     #[error(transparent)]
     Forced(#[from] Forced),
     // Not transparent: `cause` looks for the library's error among the sources.
@@ -241,6 +255,7 @@ const STATISTICS: [&str; 3] = ["processed ", "stack depth ", "verification time 
 
 /// What an error says, with its causes. For one of the verifier's: what it objects to.
 pub(crate) fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
+    let errno = refusal::errno(error);
     let mut causes = std::iter::successors(Some(error), |error| error.source());
     let program = causes.find_map(|error| error.downcast_ref::<ProgramError>());
     if let Some(ProgramError::LoadError { io_error, verifier_log }) = program {
@@ -248,7 +263,7 @@ pub(crate) fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
         let says_something = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
         let said = verifier_log.lines().rev().find(says_something);
         let said = said.map_or_else(String::new, |said| format!(" ({said})"));
-        return Cause { line: format!("the kernel refused to load it: {io_error}{said}"), verifier_log };
+        return Cause { line: format!("the kernel refused to load it: {io_error}{said}"), verifier_log, errno };
     }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -259,7 +274,7 @@ pub(crate) fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
         }
         cause = error.source();
     }
-    Cause { line: text.lines().next().unwrap_or_default().to_owned(), verifier_log: String::new() }
+    Cause { line: text.lines().next().unwrap_or_default().to_owned(), verifier_log: String::new(), errno }
 }
 
 /// Unloads what the attempt loaded, which detaches it too.
@@ -306,12 +321,42 @@ fn degradations(plan: &TierPlan, attempt: Option<&Attempt>) -> Vec<Degradation> 
     hooks.chain(limited).chain(limits).collect()
 }
 
-fn refusal(attempts: &[Attempt], wanted: Attach) -> Refusal {
+fn refused<'a>(hook: &'a Hook, outcome: &'a Outcome) -> Option<(&'a Hook, &'a Cause)> {
+    match outcome {
+        Outcome::Refused(cause) => Some((hook, cause)),
+        Outcome::Attached | Outcome::Raw(_) | Outcome::Limited(_) => None,
+    }
+}
+
+/// What has ended the attempt.
+fn last_refused(attempt: &Attempt) -> Option<(&Hook, &Cause)> {
+    attempt.hooks.last().and_then(|(hook, outcome)| refused(hook, outcome))
+}
+
+/// The same where it is no fault of the hook, and another tier would end alike.
+fn exhausted(attempt: &Attempt) -> Option<(&Hook, &Cause)> {
+    last_refused(attempt).filter(|(_, cause)| refusal::is_exhausted(cause.errno))
+}
+
+fn refusal_of(attempts: &[Attempt], wanted: Attach, host: &HostFacts) -> Refusal {
+    let explain = |(hook, cause): (&Hook, &Cause)| {
+        refusal::explain(&Operation::Attach(hook.target.to_string()), cause.errno, &cause.line, host)
+    };
+    if let Some(exhausted) = attempts.last().and_then(exhausted) {
+        return explain(exhausted);
+    }
     let reasons: Vec<String> = attempts
         .iter()
         .filter_map(|attempt| Some(format!("{} tier: {}", attempt.tier, attempt.failure.as_ref()?)))
         .collect();
+    let tried: Vec<_> = attempts.iter().filter_map(last_refused).collect();
+    let is_forbidden = |(_, cause): &(&Hook, &Cause)| cause.errno == Some(Errno::EPERM);
     let help = match wanted {
+        // More than a kernel that lacks one way.
+        Attach::Auto if !tried.is_empty() && tried.iter().all(is_forbidden) => {
+            let help = explain(tried[0]).help;
+            return Refusal::new(format!("cannot attach here: {}", reasons.join("; ")), help);
+        }
         Attach::Auto => {
             "overwatch needs a kernel with fentry or kprobes, or Linux 6.3 or later for the tracepoint tier"
         }

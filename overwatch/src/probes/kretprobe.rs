@@ -86,7 +86,7 @@ impl Kretprobe {
             ioctl(&event, PERF_EVENT_IOC_ENABLE, 0)?;
             Ok(Self { _event: event, _definition: definition })
         });
-        attached.unwrap_or_else(|| Err(io::Error::other("the thread that mounts tracefs failed")))
+        attached.map_err(io::Error::other)?
     }
 }
 

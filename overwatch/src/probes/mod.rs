@@ -5,6 +5,7 @@ pub mod catalogue;
 pub mod kretprobe;
 pub mod object;
 pub mod plan;
+pub mod refusal;
 pub mod refuse;
 pub mod scan;
 pub mod seed;

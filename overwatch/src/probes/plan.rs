@@ -5,8 +5,12 @@ use std::fmt;
 use super::{
     catalogue::{HOOKS, Hook, Need, Target, Tier},
     object::Interest,
+    refusal::{self, Operation},
 };
-use crate::kernel::{facts::KernelFacts, host::HostFacts};
+use crate::kernel::{
+    facts::KernelFacts,
+    host::{BtfUnavailable, HostFacts},
+};
 
 #[cfg(test)]
 mod tests;
@@ -80,10 +84,16 @@ pub struct TierPlan {
 
 /// Checks what does not depend on a tier.
 pub fn prerequisites(host: &HostFacts) -> Result<&KernelFacts, Refusal> {
+    if let Some(error) = &host.proc_error {
+        return Err(Refusal::new(
+            format!("cannot read /proc/self/status, so that neither rights nor processes are known: {error}"),
+            "mount a proc file system: mount -t proc proc /proc; in a container, give it the host's /proc and pid namespace",
+        ));
+    }
     if !host.may_load {
         return Err(Refusal::new(
             "not allowed to load BPF programs: CAP_BPF and CAP_PERFMON are missing",
-            "run it as root, for instance with sudo",
+            if host.initial_user_namespace { "run it as root, for instance with sudo" } else { refusal::OUTSIDE },
         ));
     }
     if host.lockdown.as_deref() == Some("confidentiality") {
@@ -92,11 +102,18 @@ pub fn prerequisites(host: &HostFacts) -> Result<&KernelFacts, Refusal> {
             "boot without lockdown=confidentiality; lockdown=integrity is enough for overwatch",
         ));
     }
-    let facts = host.btf.as_ref().map_err(|error| {
-        Refusal::new(
+    let facts = host.btf.as_ref().map_err(|error| match error {
+        BtfUnavailable::NoSysfs(_) => Refusal::new(
+            error.to_string(),
+            "mount it: mount -t sysfs sysfs /sys; in a container, give it the host's /sys",
+        ),
+        BtfUnavailable::Unreadable { path, line, errno } => {
+            refusal::explain(&Operation::Read(path.clone()), *errno, line, host)
+        }
+        BtfUnavailable::Absent(_) | BtfUnavailable::Malformed(..) => Refusal::new(
             error.to_string(),
             "overwatch needs a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian 11, Ubuntu 22.04, RHEL 9 and later have",
-        )
+        ),
     })?;
     match facts.missing.as_slice() {
         [] => Ok(facts),

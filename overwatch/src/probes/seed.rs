@@ -95,7 +95,7 @@ pub struct Seeded {
     /// Namespaces whose sockets were walked; `None` where the walk was over files, or there was none.
     pub namespaces: Option<usize>,
     /// Namespaces that could not be entered; their open connections get an owner with their next bytes.
-    pub unreachable: usize,
+    pub unreachable: Vec<NetworkNamespace>,
 }
 
 /// The walk that works on this host.
@@ -176,7 +176,7 @@ fn walk_all(ebpf: &mut Ebpf, way: Way, root: &Path) -> Result<(Seeded, HashSet<u
         walk(program)?;
         return Ok((Seeded::default(), HashSet::new()));
     }
-    let (mut namespaces, mut unreachable) = (0, 0);
+    let (mut namespaces, mut unreachable) = (0, Vec::new());
     let mut walked_inodes = HashSet::new();
     let own = std::fs::metadata("/proc/self/ns/net").map(|metadata| metadata.ino()).ok();
     for namespace in namespaces::list(root) {
@@ -187,7 +187,7 @@ fn walk_all(ebpf: &mut Ebpf, way: Way, root: &Path) -> Result<(Seeded, HashSet<u
                 namespaces += 1;
                 walked_inodes.extend(u32::try_from(namespace.inode).ok());
             }
-            None => unreachable += 1,
+            None => unreachable.push(namespace),
         }
     }
     Ok((Seeded { namespaces: Some(namespaces), unreachable }, walked_inodes))

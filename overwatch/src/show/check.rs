@@ -93,6 +93,24 @@ fn facts(report: &Report<'_>) -> Vec<Line> {
             tracepoints("sock_send_length") && tracepoints("sock_recv_length"),
         ),
         line("kprobes", "kprobes", yes(host.kprobes), host.kprobes),
+        line(
+            "initial_user_namespace",
+            "in the initial user namespace, where bpf(2) is permitted",
+            yes(host.initial_user_namespace),
+            host.initial_user_namespace,
+        ),
+        line(
+            "seccomp_filter",
+            "a seccomp filter may forbid system calls",
+            host.seccomp_filter.map_or_else(unknown, |filter| yes(filter).to_owned()),
+            host.seccomp_filter,
+        ),
+        line(
+            "open_files_limit",
+            "limit on open files",
+            host.open_files_limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
+            host.open_files_limit,
+        ),
         line("lockdown", "kernel lockdown", host.lockdown.clone().unwrap_or_else(unknown), host.lockdown.clone()),
         line("may_load", "may load BPF programs (CAP_BPF, CAP_PERFMON)", yes(host.may_load), host.may_load),
         line(
@@ -197,8 +215,8 @@ pub fn write_text(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
                 attached.tier,
                 seeded_connections,
                 seeded.namespaces.map_or(String::new(), |count| format!(" in {count} network namespaces")),
-                if seeded.unreachable > 0 {
-                    format!(", {} more could not be entered", seeded.unreachable)
+                if !seeded.unreachable.is_empty() {
+                    format!(", {} more could not be entered", seeded.unreachable.len())
                 } else {
                     String::new()
                 },
@@ -225,7 +243,7 @@ pub fn write_json(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
             Some(json!({
                 "connections": seeded_connections,
                 "network_namespaces": seeded.namespaces,
-                "unreachable_network_namespaces": seeded.unreachable,
+                "unreachable_network_namespaces": seeded.unreachable.len(),
             })),
             None,
         ),

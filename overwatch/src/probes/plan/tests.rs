@@ -1,5 +1,6 @@
 //! Plans for five kernels, none of which runs here.
 
+use nix::errno::Errno;
 use overwatch_common::kernel::ABSENT;
 
 use super::*;
@@ -19,6 +20,10 @@ fn host(facts: KernelFacts, kprobes: bool) -> HostFacts {
         may_load: true,
         may_inspect: true,
         initial_pid_namespace: true,
+        proc_error: None,
+        initial_user_namespace: true,
+        seccomp_filter: Some(false),
+        open_files_limit: Some(1_024),
         memlock_bytes: None,
         bpf_stats_enabled: Some(false),
     }
@@ -324,11 +329,23 @@ fn a_host_that_cannot_run_it_is_told_why_and_what_would_help() {
     no_state.missing.push("member sk_state of struct sock".into());
     let unavailable = |btf| HostFacts { btf: Err(btf), ..good() };
     let path = || "/sys/kernel/btf/vmlinux".to_owned();
+    let unreadable =
+        |errno: Errno| BtfUnavailable::Unreadable { path: path(), line: errno.to_string(), errno: Some(errno) };
     for (host, words) in [
         (HostFacts { may_load: false, ..good() }, ["CAP_BPF", "root"]),
         (HostFacts { lockdown: Some("confidentiality".into()), ..good() }, ["locked down", "lockdown=integrity"]),
         (unavailable(BtfUnavailable::Absent(path())), ["vmlinux does not exist", "CONFIG_DEBUG_INFO_BTF=y"]),
-        (unavailable(BtfUnavailable::Unreadable(path(), "denied".into())), ["denied", "CONFIG_DEBUG_INFO_BTF=y"]),
+        (unavailable(BtfUnavailable::NoSysfs(path())), ["no sysfs is mounted at /sys", "mount -t sysfs"]),
+        (unavailable(unreadable(Errno::EACCES)), ["cannot read /sys/kernel/btf/vmlinux: EACCES", "sudo"]),
+        (unavailable(unreadable(Errno::EMFILE)), ["its limit is 1024", "ulimit -n"]),
+        (
+            HostFacts { proc_error: Some("not there".into()), may_load: false, ..good() },
+            ["/proc/self/status", "mount -t proc"],
+        ),
+        (
+            HostFacts { initial_user_namespace: false, may_load: false, ..good() },
+            ["CAP_BPF", "outside of the user namespace"],
+        ),
         (unavailable(BtfUnavailable::Malformed(path(), "not BTF".into())), ["not BTF", "CONFIG_DEBUG_INFO_BTF=y"]),
         (host(no_state, true), ["6.1.0-50-cloud-amd64", "report"]),
         (host(nothing(), true), ["no member bytes_received of struct tcp_sock", "report"]),
