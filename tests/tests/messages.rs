@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use overwatch_tests::harness::host::{Host, overwatch_binary, patience};
+use overwatch_tests::harness::overwatch;
 use overwatch_tests::harness::proc::{self, Output};
 use overwatch_tests::harness::traffic;
 
@@ -58,5 +59,26 @@ fn check_shows_the_facts_that_a_cause_rests_on() -> Result<()> {
         ensure!(answer["facts"][fact] == value, "{what}: {fact} is {}", answer["facts"][fact]);
         ensure!(answer["can_run"] == false, "{what}: {answer}");
     }
+    Ok(())
+}
+
+#[test]
+fn check_says_more_when_it_is_asked_to() -> Result<()> {
+    let _host = Host::take()?;
+    let [brief, verbose] = [overwatch::output(&["check"])?, overwatch::output(&["check", "-v"])?];
+    ensure!(brief.code == Some(0) && verbose.code == Some(0), "{}\n{}", brief.stderr, verbose.stderr);
+    for words in [
+        "\nSources of the facts\n",
+        "/proc/self/status",
+        "\nHooks that are not attached\n",
+        "\nIn the kernel, while this ran\n",
+        "program state_changed ",
+        "map     CONNECTIONS ",
+    ] {
+        ensure!(verbose.stdout.contains(words), "check -v does not say {words:?}:\n{}", verbose.stdout);
+        ensure!(!brief.stdout.contains(words), "check says {words:?}:\n{}", brief.stdout);
+    }
+    let objects = verbose.stdout.lines().filter(|line| line.contains(" id ")).count();
+    ensure!(objects > 20, "{objects} programs and maps:\n{}", verbose.stdout);
     Ok(())
 }

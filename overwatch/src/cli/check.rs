@@ -65,7 +65,13 @@ fn report(global: &Global, kretprobes: &Kretprobes) -> Result<(Vec<u8>, Option<R
     let mut out = Vec::new();
     match global.output {
         Output::Json => check::write_json(&mut out, &report)?,
-        Output::Table => check::write_text(&mut out, &report)?,
+        Output::Table => {
+            check::write_text(&mut out, &report)?;
+            if global.verbose {
+                let objects = started.as_ref().map_or_else(|_| Vec::new(), Session::kernel_objects);
+                check::details::write(&mut out, &report, &objects)?;
+            }
+        }
         Output::Csv => {
             return Err(Failure::Arguments("check has no CSV output: use -o table or -o json".to_owned()));
         }

@@ -191,7 +191,7 @@ async fn wait(mut signals: EndSignals, is_done: oneshot::Receiver<()>, announce:
     }
 }
 
-/// While it lives no signal reaches this thread, nor those that it starts: the verifier gives up with EAGAIN when one is pending
+/// While it lives no signal reaches this thread, nor a thread that it starts: the verifier gives up with EAGAIN when one is pending
 /// (`do_check`, kernel/bpf/verifier.c, v5.10 to v6.18), and a hook would be lost to a SIGHUP or to a window that changed its size.
 struct Undisturbed(Option<SigSet>);
 

@@ -1,6 +1,7 @@
 //! What there is to say about the programs and maps of a session.
 
 use std::{
+    collections::HashMap,
     fs,
     os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
@@ -33,6 +34,39 @@ pub struct MapReading {
     pub entries: u64,
     /// How many it has room for.
     pub capacity: u32,
+}
+
+/// A program or a map in the kernel, as its descriptor describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelObject {
+    /// `program` or `map`.
+    pub kind: &'static str,
+    /// Its name in the object, where that is known.
+    pub name: Option<String>,
+    /// The kernel's number of it, as `bpftool` lists it.
+    pub id: u64,
+    /// Kernel memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Instructions that the verifier went through; `None` for maps, and before Linux 5.16.
+    pub instructions: Option<u64>,
+    /// `None` for programs, and for ring buffers, whose size is in bytes.
+    pub max_entries: Option<u64>,
+}
+
+/// `BPF_MAP_TYPE_RINGBUF` (linux/bpf.h).
+const RING_BUFFER: u64 = 27;
+
+impl KernelObject {
+    /// From `/proc/PID/fdinfo/FD`; `None` for links and for what has nothing to do with BPF.
+    pub fn read(information: &str) -> Option<Self> {
+        let of = |key| number(information, key);
+        // That of a link has the number of its program, too.
+        let program = of("prog_id").filter(|_| of("link_id").is_none());
+        let (kind, id) = program.map(|id| ("program", id)).or_else(|| Some(("map", of("map_id")?)))?;
+        let max_entries = of("max_entries").filter(|_| of("map_type") != Some(RING_BUFFER));
+        let (memory_bytes, instructions) = (of("memlock"), of("verified_insns"));
+        Some(Self { kind, name: None, id, memory_bytes, instructions, max_entries })
+    }
 }
 
 /// A number by which the kernel describes a program (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c).
@@ -86,6 +120,26 @@ impl Session {
         programs
     }
 
+    /// The programs and maps that this process holds. Costs a file for each descriptor, and a system call for each map of the host.
+    pub fn kernel_objects(&self) -> Vec<KernelObject> {
+        let descriptors = fs::read_dir("/proc/self/fdinfo").into_iter().flatten().flatten();
+        let texts = descriptors.filter_map(|descriptor| fs::read_to_string(descriptor.path()).ok());
+        let mut objects: Vec<_> = texts.filter_map(|text| KernelObject::read(&text)).collect();
+        let programs = self.ebpf.programs().filter_map(|(name, program)| {
+            Some((("program", number(&information(program)?, "prog_id")?), name.to_owned()))
+        });
+        let maps = aya::maps::loaded_maps()
+            .flatten()
+            .filter_map(|map| Some((("map", u64::from(map.id())), map.name_as_str()?.to_owned())));
+        let names: HashMap<_, _> = programs.chain(maps).collect();
+        for object in &mut objects {
+            object.name = names.get(&(object.kind, object.id)).cloned();
+        }
+        objects.sort_by(|one, other| (other.kind, &one.name, one.id).cmp(&(one.kind, &other.name, other.id)));
+        objects.dedup_by_key(|object| (object.kind, object.id));
+        objects
+    }
+
     /// The maps that can fill up. Costs a system call for each entry.
     pub fn map_readings(&self) -> Result<Vec<MapReading>, SessionError> {
         Ok(self.maps.readings()?)
@@ -95,6 +149,20 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_and_maps_are_distinguished_from_links_and_other_files() {
+        for (information, expected) in [
+            ("prog_type:\t26\nmemlock:\t4096\nprog_id:\t7\nverified_insns:\t90\n", Some(("program", 7, None))),
+            ("link_type:\ttracing\nlink_id:\t5\nprog_id:\t7\n", None),
+            ("map_type:\t1\nmax_entries:\t16\nmemlock:\t8192\nmap_id:\t3\n", Some(("map", 3, Some(16)))),
+            ("map_type:\t27\nmax_entries:\t4096\nmap_id:\t4\n", Some(("map", 4, None))),
+            ("pos:\t0\nflags:\t02\n", None),
+        ] {
+            let object = KernelObject::read(information);
+            assert_eq!(object.map(|of| (of.kind, of.id, of.max_entries)), expected, "{information}");
+        }
+    }
 
     #[test]
     fn a_program_is_described_as_far_as_the_kernel_does() {

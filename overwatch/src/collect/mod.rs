@@ -15,7 +15,7 @@ mod shares;
 mod skips;
 mod table;
 
-pub use about::{MapReading, ProgramReading};
+pub use about::{KernelObject, MapReading, ProgramReading};
 pub use diag_session::DiagSession;
 pub use processes::{ActivityReading, HolderReading, ProcessWatch};
 pub use queues::{ListenerReading, NamespaceReading, SynQueueReading, WaitingReading};

@@ -147,7 +147,8 @@ fn plan_tier(host: &HostFacts, facts: &KernelFacts, tier: Tier, interest: Intere
     plan
 }
 
-fn absence(host: &HostFacts, facts: &KernelFacts, hook: &Hook) -> Option<Absence> {
+/// Why this host cannot have the hook.
+pub fn absence(host: &HostFacts, facts: &KernelFacts, hook: &Hook) -> Option<Absence> {
     let (prototype, exists) = match hook.target {
         Target::Kprobe(_) | Target::Kretprobe(_) if !host.kprobes => return Some(Absence::NoKprobes),
         Target::Fexit(name) | Target::Kprobe(name) | Target::Kretprobe(name) => {

@@ -11,7 +11,7 @@ use crate::kernel::host::HostFacts;
 /// What was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Creating the maps, of about so many bytes.
+    /// Creating the maps, and their size in bytes, about.
     CreateMaps(u64),
     /// Loading a program or attaching it, by its hook.
     Attach(String),

@@ -15,6 +15,8 @@ use crate::{
     },
 };
 
+pub mod details;
+
 /// All that is known after a try.
 #[derive(Debug)]
 pub struct Report<'a> {
