@@ -47,8 +47,8 @@ pub struct ListenerRow {
     pub accept_queue: u64,
     /// The most that there were at any time.
     pub accept_queue_peak: u64,
-    /// Handshakes that are not complete.
-    pub syn_queue: u64,
+    /// Half-open connections; `None` when the scan cannot read them.
+    pub syn_queue: Option<u64>,
     /// Connections that entered the accept queue.
     pub arrivals: u64,
     /// Connections that were accepted.

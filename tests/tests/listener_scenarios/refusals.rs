@@ -66,7 +66,7 @@ fn flood(scene: &Scene, tag: &str, cookies: bool) -> Result<()> {
     let knocks = Party::knock(&joined.client, server.port()?, &visit)?;
     let is_flood = |judged: (&str, &str)| judged.1 == "syn_flood" && judged.0 != "ok";
     let sight = view.find(begin, patience(5), "syn_flood", |sight| is_flood(sight.row.judged()))?;
-    ensure!(sight.row.syn_queue >= 16 && sight.row.accept_queue == 0, "the SYN queue is full: {sight:#?}");
+    ensure!(sight.row.syn_queue >= Some(16) && sight.row.accept_queue == 0, "the SYN queue is full: {sight:#?}");
     for sight in view.wait_for(4)? {
         ensure!(is_flood(sight.row.judged()), "syn_flood must go on: {sight:#?}");
     }
