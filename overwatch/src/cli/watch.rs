@@ -88,9 +88,6 @@ impl Watch {
         for degradation in &attached.degradations {
             say(format_args!("without {}: {} ({})", degradation.what, degradation.loss, degradation.why));
         }
-        if !seeded.unreachable.is_empty() {
-            say(format_args!("{} network namespaces could not be entered", seeded.unreachable.len()));
-        }
         Ok(())
     }
 }

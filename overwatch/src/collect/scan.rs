@@ -12,6 +12,7 @@ use self::{program::ProgramScan, sock_diag::DiagScan};
 use super::queues::ListenerReading;
 use crate::probes::{
     attach::{self, Degradation},
+    capabilities::{Capability, Level},
     refuse::{Forced, Refuse},
     scan as probe,
 };
@@ -67,8 +68,14 @@ impl Prepared {
     /// The ways that do not work here.
     pub(super) fn degradations(&self) -> impl Iterator<Item = Degradation> {
         let loss = Scan::loss(self.scan.as_ref());
-        let refused = self.refused.iter();
-        refused.map(move |(way, error)| Degradation { what: (*way).to_owned(), why: attach::cause(error).line, loss })
+        let leaves = if self.scan.is_some() { Level::Partial } else { Level::None };
+        self.refused.iter().map(move |(way, error)| Degradation {
+            what: (*way).to_owned(),
+            why: attach::cause(error).line,
+            loss,
+            concerns: &[Capability::Listeners],
+            leaves,
+        })
     }
 }
 
@@ -100,7 +107,7 @@ impl Scan {
                 "listening sockets are read as ss reads them: without the SYN queue, without clients that have reset their connection, \
                  and of several sockets at one address without the clients of each"
             }
-            None => "nothing is known of listening sockets: no queues, no waiting clients, no verdicts",
+            None => "listening sockets cannot be read: no queues, no waiting clients, no verdicts",
         }
     }
 

@@ -59,6 +59,11 @@ pub fn inside<T: Send>(namespace: &NetworkNamespace, work: impl FnOnce() -> T + 
     })
 }
 
+/// Returns true while the file that refers to the namespace still does.
+pub fn is_there(namespace: &NetworkNamespace) -> bool {
+    fs::metadata(&namespace.path).is_ok_and(|metadata| metadata.ino() == namespace.inode)
+}
+
 fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
 }
@@ -83,6 +88,8 @@ mod tests {
         let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
         let other = NetworkNamespace { inode: own + 1, path: "/proc/self/ns/net".into() };
         assert_eq!(inside(&other, || panic!("in another namespace")), None);
+        assert!(!is_there(&other));
+        assert!(is_there(&NetworkNamespace { inode: own, path: "/proc/self/ns/net".into() }));
     }
 
     #[test]

@@ -14,7 +14,8 @@ use crate::kernel::{
 };
 
 use super::{
-    catalogue::{FEW_RETURNS, Hook, Need, TIER_LIMITS, Target, Tier},
+    capabilities::{Capabilities, Capability, Level},
+    catalogue::{FEW_RETURNS, Hook, Need, TIER_LIMITS, Target, Tier, concerns},
     kretprobe::Kretprobes,
     plan::{Attach, Refusal, TierPlan},
     refusal::{self, Operation},
@@ -67,6 +68,10 @@ pub struct Degradation {
     pub why: String,
     /// What the user loses.
     pub loss: &'static str,
+    /// The capabilities that are not full for it.
+    pub concerns: &'static [Capability],
+    /// What it leaves of them.
+    pub leaves: Level,
 }
 
 /// The result of attaching.
@@ -83,11 +88,24 @@ pub struct Attached {
 }
 
 impl Attached {
+    /// What overwatch can do here, of what its session was started for.
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities::of(&self.degradations)
+    }
+
     /// True when every hook with this signal that the tier has is attached.
     pub fn sees(&self, signal: &str) -> bool {
         let works = self.attempts.iter().filter(|attempt| attempt.failure.is_none());
         let mut hooks = works.flat_map(|attempt| &attempt.hooks).filter(|(hook, _)| hook.signal == signal).peekable();
         hooks.peek().is_some() && hooks.all(|(_, outcome)| !matches!(outcome, Outcome::Refused(_)))
+    }
+}
+
+#[cfg(test)]
+impl Attached {
+    /// As after attaching, without a program.
+    pub(crate) fn fixture(tier: Tier, attempts: Vec<Attempt>, degradations: Vec<Degradation>) -> Self {
+        Self { tier, attempts, degradations, _kretprobes: Kretprobes::default() }
     }
 }
 
@@ -297,28 +315,39 @@ fn take_back(ebpf: &mut Ebpf, attempt: &Attempt) {
 }
 
 fn degradations(plan: &TierPlan, attempt: Option<&Attempt>) -> Vec<Degradation> {
-    let absent = plan.absent.iter().map(|(hook, absence)| (hook, absence.to_string()));
+    let partial =
+        |what: String, why: String, loss, concerns| Degradation { what, why, loss, concerns, leaves: Level::Partial };
+    let of_hook = |hook: &Hook, why: String| partial(hook.target.to_string(), why, hook.loss, concerned(plan, hook));
+    let absent = plan.absent.iter().map(|(hook, absence)| of_hook(hook, absence.to_string()));
     let refused = attempt.into_iter().flat_map(|attempt| &attempt.hooks).filter_map(|(hook, outcome)| match outcome {
         Outcome::Attached | Outcome::Raw(_) | Outcome::Limited(_) => None,
-        Outcome::Refused(cause) => Some((hook, cause.line.clone())),
+        Outcome::Refused(cause) => Some(of_hook(hook, cause.line.clone())),
     });
     let limited = attempt.into_iter().flat_map(|attempt| &attempt.hooks).filter_map(|(hook, outcome)| match outcome {
         Outcome::Limited(cause) => {
-            Some(Degradation { what: hook.target.to_string(), why: cause.line.clone(), loss: FEW_RETURNS })
+            Some(partial(hook.target.to_string(), cause.line.clone(), FEW_RETURNS, concerned(plan, hook)))
         }
         Outcome::Attached | Outcome::Raw(_) | Outcome::Refused(_) => None,
     });
-    let hooks =
-        absent.chain(refused).map(|(hook, why)| Degradation { what: hook.target.to_string(), why, loss: hook.loss });
     let limits = TIER_LIMITS
         .iter()
-        .filter(|(tier, interest, _)| *tier == plan.tier && interest.is_none_or(|of| plan.interest.includes(of)));
-    let limits = limits.map(|(tier, _, loss)| Degradation {
-        what: format!("{tier} tier"),
-        why: "a limit of this way to attach".to_owned(),
-        loss,
+        .filter(|limit| limit.tier == plan.tier && limit.interest.is_none_or(|of| plan.interest.includes(of)));
+    let limits = limits.map(|limit| {
+        let what = format!("{} tier", limit.tier);
+        partial(what, "a limit of this way to attach".to_owned(), limit.loss, limit.concerns)
     });
-    hooks.chain(limited).chain(limits).collect()
+    absent.chain(refused).chain(limited).chain(limits).collect()
+}
+
+/// The capabilities that a missing hook leaves partial. What another hook sees, too, is lost only on
+/// a kernel that skips programs by default. Where `preempt=full` makes another kernel skip programs,
+/// `overwatch_program_skipped_runs_total` counts the runs.
+fn concerned(plan: &TierPlan, hook: &Hook) -> &'static [Capability] {
+    match hook.doubled {
+        Some([skipping, _]) if plan.skips => skipping,
+        Some([_, otherwise]) => otherwise,
+        None => concerns(hook.signal),
+    }
 }
 
 fn refused<'a>(hook: &'a Hook, outcome: &'a Outcome) -> Option<(&'a Hook, &'a Cause)> {
@@ -363,4 +392,56 @@ fn refusal_of(attempts: &[Attempt], wanted: Attach, host: &HostFacts) -> Refusal
         Attach::Only(_) => "use --attach auto to take what this host offers; overwatch check shows what that is",
     };
     Refusal::new(format!("cannot attach here: {}", reasons.join("; ")), help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probes::{catalogue::HOOKS, object::Interest};
+
+    #[test]
+    fn what_is_missing_leaves_the_capabilities_partial_that_it_concerns() {
+        let refused = || Outcome::Refused(Cause { line: "EPERM".to_owned(), verifier_log: String::new() });
+        let hook = |program: &str| *HOOKS.iter().find(|hook| hook.program == program).unwrap();
+        for (tier, interest, skips, program, expected) in [
+            (Tier::Fentry, Interest::Service, true, None, "bytes full, life full, listeners full"),
+            (Tier::Fentry, Interest::Service, false, Some("destroyed_again"), "bytes full, life full, listeners full"),
+            (
+                Tier::Fentry,
+                Interest::Service,
+                true,
+                Some("destroyed_again"),
+                "bytes full, life partial, listeners full",
+            ),
+            (Tier::Fentry, Interest::Service, false, Some("state_changed"), "bytes full, life full, listeners full"),
+            (Tier::Fentry, Interest::Service, false, Some("destroyed"), "bytes partial, life full, listeners full"),
+            (Tier::Fentry, Interest::Service, true, Some("destroyed"), "bytes partial, life partial, listeners full"),
+            (Tier::Fentry, Interest::Service, false, Some("reset_sent"), "bytes full, life partial, listeners full"),
+            (
+                Tier::Fentry,
+                Interest::Service,
+                false,
+                Some("splice_read_exit"),
+                "bytes partial, life full, listeners full",
+            ),
+            (
+                Tier::Fentry,
+                Interest::Service,
+                false,
+                Some("accept_exit"),
+                "bytes full, life partial, listeners partial",
+            ),
+            (Tier::Fentry, Interest::Service, false, Some("last_ack_v4"), "bytes full, life full, listeners partial"),
+            (Tier::Tracepoint, Interest::Service, false, None, "bytes partial, life full, listeners partial"),
+            (Tier::Tracepoint, Interest::Rows, false, None, "bytes partial, life full, listeners full"),
+        ] {
+            let plan = TierPlan { tier, interest, skips, hooks: Vec::new(), absent: Vec::new(), impossible: None };
+            let hooks = program.into_iter().map(|program| (hook(program), refused())).collect();
+            let attempt = Attempt { tier, hooks, failure: None };
+            let found = degradations(&plan, Some(&attempt));
+            assert_eq!(Capabilities::of(&found).to_string(), expected, "{tier}, {program:?}, {skips}");
+            let is_listed = |target: Target| found.iter().any(|entry| entry.what == target.to_string());
+            assert!(program.is_none_or(|program| is_listed(hook(program).target)), "{tier}, {program:?}: {found:?}");
+        }
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::object::Interest;
+use super::{
+    capabilities::Capability::{self, Bytes, Life, Listeners},
+    object::Interest,
+};
 
 /// A way to see the bytes. All tiers give the same answers; they differ in cost and in what the kernel must offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,6 +124,9 @@ pub struct Hook {
     pub signal: &'static str,
     /// What the user loses without it.
     pub loss: &'static str,
+    /// Where another hook sees the same: the capabilities that are partial without this one, on a
+    /// kernel that skips programs (`HostFacts::may_skip_programs`) and on one that does not.
+    pub doubled: Option<[&'static [Capability]; 2]>,
 }
 
 const NO_SPLICE: &str = "bytes taken by splice(2) are not seen as calls; they are made good from the kernel's counters, \
@@ -157,7 +163,18 @@ const fn hook(
 }
 
 const fn common(program: &'static str, target: Target, need: Need, signal: &'static str, loss: &'static str) -> Hook {
-    Hook { tier: None, interest: None, program, raw_program: None, target, need, fact: None, signal, loss }
+    Hook {
+        tier: None,
+        interest: None,
+        program,
+        raw_program: None,
+        target,
+        need,
+        fact: None,
+        signal,
+        loss,
+        doubled: None,
+    }
 }
 
 /// A hook at a tracepoint that has its program as raw_tp, too.
@@ -170,6 +187,11 @@ const fn queues(hook: Hook) -> Hook {
     Hook { interest: Some(Interest::Queues), ..hook }
 }
 
+/// A hook that sees what another one sees, too.
+const fn doubled(concerns: [&'static [Capability]; 2], hook: Hook) -> Hook {
+    Hook { doubled: Some(concerns), ..hook }
+}
+
 const fn needing(fact: &'static str, hook: Hook) -> Hook {
     Hook { fact: Some(fact), ..hook }
 }
@@ -180,12 +202,14 @@ use Target::{BtfTracepoint, Fexit, Kprobe, Kretprobe, Tracepoint};
 /// Entry probes stand before their return probes, so that no return finds its call missing.
 #[rustfmt::skip]
 pub const HOOKS: &[Hook] = &[
-    or_raw("destroyed_raw",
-        common("destroyed", BtfTracepoint("tcp_destroy_sock"), OneOf, "end of a socket", NO_UNKNOWN_ENDS)),
-    or_raw("state_changed_raw",
-        common("state_changed", BtfTracepoint("inet_sock_set_state"), OneOf, "states", NOT_AGAIN)),
-    common("destroyed_again", Tracepoint("tcp", "tcp_destroy_sock"), OneOf, "end of a socket", NOT_AGAIN),
-    common("state_changed_again", Tracepoint("sock", "inet_sock_set_state"), OneOf, "states", NOT_AGAIN),
+    doubled([&[Bytes, Life], &[Bytes]], or_raw("destroyed_raw",
+        common("destroyed", BtfTracepoint("tcp_destroy_sock"), OneOf, "end of a socket", NO_UNKNOWN_ENDS))),
+    doubled([&[Life], &[]], or_raw("state_changed_raw",
+        common("state_changed", BtfTracepoint("inet_sock_set_state"), OneOf, "states", NOT_AGAIN))),
+    doubled([&[Life], &[]],
+        common("destroyed_again", Tracepoint("tcp", "tcp_destroy_sock"), OneOf, "end of a socket", NOT_AGAIN)),
+    doubled([&[Life], &[]],
+        common("state_changed_again", Tracepoint("sock", "inet_sock_set_state"), OneOf, "states", NOT_AGAIN)),
     or_raw("reset_sent_raw", common("reset_sent", BtfTracepoint("tcp_send_reset"), Wanted, "resets", NO_RESETS)),
     or_raw("reset_received_raw",
         common("reset_received", BtfTracepoint("tcp_receive_reset"), Wanted, "resets", NO_RESETS)),
@@ -233,10 +257,53 @@ pub const HOOKS: &[Hook] = &[
             hook(Tier::Tracepoint, "packet_dropped", BtfTracepoint("kfree_skb"), Wanted, REFUSED_ACKS, NO_ACK_REFUSALS)))),
 ];
 
-/// What a whole tier cannot see, whatever attaches, and the interest that it is for; `None` for everybody's.
-pub const TIER_LIMITS: &[(Tier, Option<Interest>, &str)] =
-    &[(Tier::Tracepoint, None, NO_SPLICE), (Tier::Tracepoint, Some(Interest::Queues), NO_SYN_REFUSALS)];
+/// The capabilities that are only partial without a hook of this signal.
+pub fn concerns(signal: &str) -> &'static [Capability] {
+    match signal {
+        "bytes sent" | "bytes received" | "end of a thread" => &[Bytes],
+        "states" | "end of a socket" | "resets" | "failed connects" => &[Life],
+        "accepted" => &[Life, Listeners],
+        REFUSED_SYNS | REFUSED_ACKS => &[Listeners],
+        _ => &Capability::ALL,
+    }
+}
+
+/// What a tier cannot see, whatever attaches.
+#[derive(Clone, Copy, Debug)]
+pub struct TierLimit {
+    /// The tier.
+    pub tier: Tier,
+    /// The interest that it matters to; `None` for all.
+    pub interest: Option<Interest>,
+    /// The capabilities that it leaves partial.
+    pub concerns: &'static [Capability],
+    /// What the user loses.
+    pub loss: &'static str,
+}
+
+/// The limits of all tiers.
+#[rustfmt::skip]
+pub const TIER_LIMITS: &[TierLimit] = &[
+    TierLimit { tier: Tier::Tracepoint, interest: None, concerns: &[Bytes], loss: NO_SPLICE },
+    TierLimit { tier: Tier::Tracepoint, interest: Some(Interest::Queues), concerns: &[Listeners], loss: NO_SYN_REFUSALS },
+];
 
 /// What a kretprobe loses that could not be given more than the kernel's usual number of calls.
 pub const FEW_RETURNS: &str = "of one function at most max(10, 2 x CPUs) calls are followed at a time; the bytes of calls \
     beyond that are made good from the kernel's counters at close";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_signal_of_the_catalogue_names_its_capabilities() {
+        for hook in HOOKS {
+            let concerned = concerns(hook.signal);
+            assert!(!concerned.is_empty() && concerned != Capability::ALL, "{}: {}", hook.program, hook.signal);
+        }
+        assert_eq!(concerns("accepted"), [Life, Listeners]);
+        assert_eq!(concerns(REFUSED_SYNS), [Listeners]);
+        assert_eq!(concerns("a signal without a line in the table"), Capability::ALL);
+    }
+}

@@ -1,6 +1,7 @@
 //! From facts to attached programs: the catalogue of hooks (a table), the plan (pure), the act of attaching.
 
 pub mod attach;
+pub mod capabilities;
 pub mod catalogue;
 pub mod kretprobe;
 pub mod object;

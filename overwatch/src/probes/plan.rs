@@ -74,6 +74,8 @@ pub struct TierPlan {
     pub tier: Tier,
     /// What it is for.
     pub interest: Interest,
+    /// This kernel skips programs, so that a hook is needed that sees what another one sees.
+    pub skips: bool,
     /// Hooks to attach, in order.
     pub hooks: Vec<Hook>,
     /// Hooks that this host cannot have, although the tier may work.
@@ -131,7 +133,14 @@ pub fn plan(host: &HostFacts, facts: &KernelFacts, attach: Attach, interest: Int
 }
 
 fn plan_tier(host: &HostFacts, facts: &KernelFacts, tier: Tier, interest: Interest) -> TierPlan {
-    let mut plan = TierPlan { tier, interest, hooks: Vec::new(), absent: Vec::new(), impossible: None };
+    let mut plan = TierPlan {
+        tier,
+        interest,
+        skips: host.may_skip_programs(),
+        hooks: Vec::new(),
+        absent: Vec::new(),
+        impossible: None,
+    };
     let wanted =
         |hook: &&Hook| hook.tier.is_none_or(|of| of == tier) && hook.interest.is_none_or(|of| interest.includes(of));
     for hook in HOOKS.iter().filter(wanted) {

@@ -5,7 +5,11 @@ use std::{error::Error, fmt, io};
 use aya::{maps::MapError, programs::ProgramError};
 use nix::errno::Errno;
 
-use super::{attach::Degradation, plan::Refusal};
+use super::{
+    attach::Degradation,
+    capabilities::{Capability, Level},
+    plan::Refusal,
+};
 use crate::kernel::host::HostFacts;
 
 /// What was refused.
@@ -142,6 +146,8 @@ pub fn few_files(open: Option<u64>, limit: Option<u64>) -> Option<Degradation> {
         what: "open files".to_owned(),
         why: format!("{open} are open and the limit is {limit}: {MORE_FILES}"),
         loss: "while no file can be opened, owners of sockets are not found and network namespaces are not entered",
+        concerns: &[Capability::Life, Capability::Listeners],
+        leaves: Level::Partial,
     })
 }
 

@@ -17,6 +17,7 @@ use overwatch_common::connection::Owner;
 
 use super::{
     attach::{self, Degradation},
+    capabilities::{Capability, Level},
     refuse::{Forced, Refuse},
 };
 use crate::kernel::namespaces::{self, NetworkNamespace};
@@ -47,6 +48,15 @@ impl Way {
         match self {
             Self::Sockets => "tcp",
             Self::Files => "task_file",
+        }
+    }
+
+    /// The capabilities that this loss leaves partial.
+    fn concerns(way: Option<Self>) -> &'static [Capability] {
+        match way {
+            Some(Self::Sockets) => &[],
+            Some(Self::Files) => &[Capability::Life],
+            None => &[Capability::Life, Capability::Listeners],
         }
     }
 
@@ -138,6 +148,8 @@ impl Seed {
             what: format!("iter:{}", refused.iterates()),
             why: attach::cause(error).line,
             loss: Way::loss(way),
+            concerns: Way::concerns(way),
+            leaves: Level::Partial,
         });
         let (seeded, inodes) = first.map(|(_, walked)| walked).unwrap_or_default();
         let mut map: HashMap<_, u32, u8> =
@@ -187,7 +199,9 @@ fn walk_all(ebpf: &mut Ebpf, way: Way, root: &Path) -> Result<(Seeded, HashSet<u
                 namespaces += 1;
                 walked_inodes.extend(u32::try_from(namespace.inode).ok());
             }
-            None => unreachable.push(namespace),
+            None if namespaces::is_there(&namespace) => unreachable.push(namespace),
+            // It has gone since it was listed, and its sockets with it.
+            None => {}
         }
     }
     Ok((Seeded { namespaces: Some(namespaces), unreachable }, walked_inodes))
