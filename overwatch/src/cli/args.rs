@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use ipnet::IpNet;
 
 mod listeners;
@@ -17,7 +20,7 @@ use crate::{
         Given, Setting, attach_name, seconds_within,
         table::{ATTACH, MAX_CONNECTIONS, RING_BUFFER_BYTES},
     },
-    probes::{catalogue::Tier, object::Capacity, plan::Attach},
+    probes::{capabilities::Verb, catalogue::Tier, object::Capacity, plan::Attach},
 };
 
 /// Shortest interval: below it the drain itself would be what is seen.
@@ -106,10 +109,12 @@ Exit codes: 0 done, 1 failed while running, 2 bad arguments or configuration, 3 
 const CHECK_EXAMPLES: &str = "\
 Examples:
   sudo overwatch check                                        what this host offers, and what was attached
+  sudo overwatch check listeners                              exit code 3 when listeners cannot run here
   sudo overwatch check -o json --attach kprobe                whether it can run with kprobes, for a script
   overwatch check --config /etc/overwatch/overwatch.toml      whether that file can be used; attaches nothing
 
-Exit codes: 0 it can, 1 failed while running, 2 bad arguments or configuration, 3 this host cannot run it.";
+Each capability is full, partial (a source is missing: see Degraded) or none: bytes (top), life (states, life, open), listeners.
+Exit codes: 0 it can, 1 failed while running, 2 bad arguments or configuration, 3 this host cannot run it, or not the VERB.";
 
 /// A verb.
 #[derive(Debug, Subcommand)]
@@ -137,7 +142,7 @@ pub enum Command {
     ServeWeb(ServeWeb),
     /// Can this host run it: what it offers, what was attached, what is missing and why; with --config, can that file be used
     #[command(after_help = CHECK_EXAMPLES)]
-    Check,
+    Check(Check),
 }
 
 impl Command {
@@ -151,13 +156,13 @@ impl Command {
             Self::Listeners(_) => "listeners",
             Self::Serve(_) => "serve",
             Self::ServeWeb(_) => "serve-web",
-            Self::Check => "check",
+            Self::Check(_) => "check",
         }
     }
 
     /// Whether it knows what to do with `--config`.
     pub fn takes_config(&self) -> bool {
-        matches!(self, Self::Serve(_) | Self::Check)
+        matches!(self, Self::Serve(_) | Self::Check(_))
     }
 }
 
@@ -323,6 +328,14 @@ pub struct Open {
     pub rows: Option<usize>,
 }
 
+/// Arguments of `check`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Check {
+    /// End with exit code 3 when this verb cannot run on this host
+    #[arg(value_name = "VERB", value_parser = verb())]
+    pub verb: Option<Verb>,
+}
+
 /// Filters. All that are given must hold.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Filters (all that are given must hold)")]
@@ -357,6 +370,11 @@ pub struct FilterArguments {
     /// IPv6 only
     #[arg(short = '6')]
     pub ipv6: bool,
+}
+
+fn verb() -> impl TypedValueParser<Value = Verb> {
+    let known = |name: String| Verb::ALL.into_iter().find(|verb| verb.name() == name).ok_or("no such verb");
+    PossibleValuesParser::new(Verb::ALL.map(Verb::name)).try_map(known)
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -418,6 +436,9 @@ mod tests {
             "overwatch top --config",
             "overwatch top --attach bpf",
             "overwatch top -o xml",
+            "overwatch check bottom",
+            "overwatch check check",
+            "overwatch check top life",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
@@ -463,6 +484,19 @@ mod tests {
         let words = choices.map(|choice| choice.to_possible_value().unwrap().get_name().to_owned());
         let names = AttachChoice::value_variants().iter().map(|choice| attach_name((*choice).into()));
         assert!(words.eq(names));
+    }
+
+    #[test]
+    fn check_takes_each_verb_that_runs_on_a_host() {
+        for verb in Verb::ALL {
+            let Command::Check(check) = parse(&format!("overwatch check {}", verb.name())).unwrap().command else {
+                panic!("{}", verb.name())
+            };
+            assert_eq!(check.verb, Some(verb));
+            assert_eq!(parse(&format!("overwatch {}", verb.name())).unwrap().command.name(), verb.name());
+        }
+        let Command::Check(check) = parse("overwatch check").unwrap().command else { panic!("check") };
+        assert_eq!(check.verb, None);
     }
 
     #[test]

@@ -13,16 +13,23 @@ use super::{
     startup::{self, Announce, Hangup},
 };
 use crate::{
-    collect::{Session, SessionError},
+    collect::{DiagSession, Session, SessionError},
     kernel::{host::HostFacts, processes},
-    probes::{attach::Outcome, catalogue::Hook, kretprobe::Kretprobes, object::Interest, plan::Refusal},
+    probes::{
+        attach::Outcome,
+        capabilities::{self, Verb},
+        catalogue::Hook,
+        kretprobe::Kretprobes,
+        object::Interest,
+        plan::Refusal,
+    },
     show::check::{self, Report, Verdict},
 };
 
 /// Attaches for real, since nothing else tells what works.
-pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
+pub(super) fn run(global: &Global, verb: Option<Verb>) -> Result<ExitCode, Failure> {
     let announce = Announce::new(global.verbose);
-    let (out, result) = startup::guarded(announce, Hangup::Ends, |kretprobes| report(global, kretprobes))??;
+    let (out, result) = startup::guarded(announce, Hangup::Ends, |kretprobes| report(global, verb, kretprobes))??;
     // A reader who stands still is no reason to be deaf.
     startup::guarded(Announce::Never, Hangup::Ends, |_| {
         let mut stdout = io::stdout().lock();
@@ -32,20 +39,29 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     result.map_or(Ok(ExitCode::SUCCESS), |refusal| Err(Failure::Host(refusal)))
 }
 
-/// The report, and why overwatch cannot run here if it cannot.
-fn report(global: &Global, kretprobes: &Kretprobes) -> Result<(Vec<u8>, Option<Refusal>), Failure> {
+/// The report, and why overwatch, or the verb, cannot run here if it cannot.
+fn report(global: &Global, verb: Option<Verb>, kretprobes: &Kretprobes) -> Result<(Vec<u8>, Option<Refusal>), Failure> {
     let root = Path::new("/");
     let host = HostFacts::read(root);
     let capacity = global.capacity();
     // The interest that needs most, so that everything is tried.
     let started = Session::start(&host, root, global.attach(), &capacity, Interest::Service, kretprobes);
+    let degradations = match &started {
+        Err(SessionError::Refused { refusal, .. }) => {
+            let listeners = DiagSession::start(&host, root).map(|_| DiagSession::LOSS);
+            capabilities::without_programs(refusal, listeners.map_err(|error| error.to_string()))
+        }
+        _ => Vec::new(),
+    };
     let verdict = match &started {
         Ok(session) => Verdict::Runs {
             attached: session.attached(),
             seeded: session.seeded(),
             seeded_connections: session.seeded_connections()?,
         },
-        Err(SessionError::Refused { refusal, attempts }) => Verdict::Cannot { refusal, attempts },
+        Err(SessionError::Refused { refusal, attempts }) => {
+            Verdict::Cannot { refusal, attempts, degradations: &degradations }
+        }
         Err(_) => {
             return Err(started.err().map_or_else(|| Failure::Running(anyhow::anyhow!("cannot start")), Failure::from));
         }
@@ -59,6 +75,7 @@ fn report(global: &Global, kretprobes: &Kretprobes) -> Result<(Vec<u8>, Option<R
         host: &host,
         capacity: &capacity,
         wanted: global.attach(),
+        verb,
         resident_memory_bytes: processes::resident_memory_bytes(root),
         verdict,
     };
@@ -76,11 +93,7 @@ fn report(global: &Global, kretprobes: &Kretprobes) -> Result<(Vec<u8>, Option<R
             return Err(Failure::Arguments("check has no CSV output: use -o table or -o json".to_owned()));
         }
     }
-    let refusal = match report.verdict {
-        Verdict::Runs { .. } => None,
-        Verdict::Cannot { refusal, .. } => Some(refusal.clone()),
-    };
-    Ok((out, refusal))
+    Ok((out, report.refusal()))
 }
 
 fn print_verifier_log(hook: &Hook, outcome: &Outcome) {

@@ -17,7 +17,10 @@ use crate::{
         judged::Judged,
         queue::{Row, Snapshot},
     },
-    probes::{object::Interest, plan::Refusal},
+    probes::{
+        capabilities::{self, Capability},
+        object::Interest,
+    },
     show::{
         explain,
         listeners::{self as show, Interval, Style},
@@ -32,10 +35,10 @@ async fn run_async(global: &Global, arguments: &args::Listeners) -> Result<ExitC
     let filter = watch::filter(&arguments.filter())?;
     match Watch::start(global, Interest::Queues) {
         Ok(watch) if watch.session.scans() => follow(watch, global, arguments, filter).await,
-        Ok(_) => Err(Failure::Host(Refusal::new(
-            "this kernel does not let overwatch read its listening sockets, neither by a BPF program nor by sock_diag",
-            "overwatch check -v shows why",
-        ))),
+        Ok(watch) => {
+            let degradations = &watch.session.attached().degradations;
+            Err(Failure::Host(capabilities::refusal(Capability::Listeners, degradations)))
+        }
         Err(Failure::Host(refusal)) => follow(Watch::without_programs(&refusal)?, global, arguments, filter).await,
         Err(other) => Err(other),
     }

@@ -79,9 +79,12 @@ pub fn run(arguments: args::Arguments) -> ExitCode {
         Command::Listeners(listeners) => listeners::run(&arguments.global, &listeners),
         Command::Serve(serve) => serve::run(&arguments.global, &serve),
         Command::ServeWeb(web) => web::run(&web),
-        Command::Check => match &arguments.global.config {
+        Command::Check(check) => match &arguments.global.config {
+            Some(_) if check.verb.is_some() => Err(Failure::Arguments(
+                "check --config looks at the file and not at this host: leave out the verb, or --config".to_owned(),
+            )),
             Some(file) => settings::check(&arguments.global, file),
-            None => check::run(&arguments.global),
+            None => check::run(&arguments.global, check.verb),
         },
     };
     match result {

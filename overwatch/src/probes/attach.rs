@@ -401,7 +401,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_leaves_the_capabilities_partial_that_it_concerns() {
-        let refused = || Outcome::Refused(Cause { line: "EPERM".to_owned(), verifier_log: String::new() });
+        let refused = || Outcome::Refused(Cause { line: "EPERM".to_owned(), verifier_log: String::new(), errno: None });
         let hook = |program: &str| *HOOKS.iter().find(|hook| hook.program == program).unwrap();
         for (tier, interest, skips, program, expected) in [
             (Tier::Fentry, Interest::Service, true, None, "bytes full, life full, listeners full"),

@@ -160,6 +160,26 @@ pub fn refusal(capability: Capability, degradations: &[Degradation]) -> Refusal 
     Refusal::new(reasons.collect::<Vec<_>>().join("; "), capability.help())
 }
 
+/// What is missing on a host where no tier attaches. `listeners` is what is lost of listening
+/// sockets where sock_diag reads them, or why it does not.
+pub fn without_programs(refusal: &Refusal, listeners: Result<&'static str, String>) -> Vec<Degradation> {
+    let missing =
+        |loss, concerns, leaves, why| Degradation { what: "BPF programs".to_owned(), why, loss, concerns, leaves };
+    let why = || refusal.reason.clone();
+    let observed: &[Capability] = &[Capability::Bytes, Capability::Life];
+    let listening: &[Capability] = &[Capability::Listeners];
+    vec![
+        missing("no bytes, states or ends of connections are observed", observed, Level::None, why()),
+        match listeners {
+            Ok(loss) => missing(loss, listening, Level::Partial, why()),
+            Err(error) => {
+                let why = format!("{}; {error}", refusal.reason);
+                missing("listening sockets cannot be read", listening, Level::None, why)
+            }
+        },
+    ]
+}
+
 /// A verb that `overwatch check` can be asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {

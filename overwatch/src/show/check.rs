@@ -4,11 +4,12 @@ use std::io::{self, Write};
 
 use serde_json::{Value as Json, json};
 
-use super::{json::write_line, text::bytes, text::printable};
+use super::{capabilities, json::write_line, text::bytes, text::printable};
 use crate::{
     kernel::host::HostFacts,
     probes::{
         attach::{Attached, Attempt, Degradation, Outcome},
+        capabilities::{self as probes, Capabilities, Level, Verb},
         object::{Capacity, Interest},
         plan::{self, Attach, Refusal, TierPlan},
         seed::Seeded,
@@ -28,8 +29,28 @@ pub struct Report<'a> {
     pub resident_memory_bytes: Option<u64>,
     /// What `--attach` said.
     pub wanted: Attach,
+    /// The verb that the answer is for; `None` for all.
+    pub verb: Option<Verb>,
     /// What came of it.
     pub verdict: Verdict<'a>,
+}
+
+impl Report<'_> {
+    /// What overwatch can do on this host.
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities::of(degradations(self))
+    }
+
+    /// Why overwatch, or the verb that the answer is for, cannot run here; `None` when it can.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let missing = self.verb.and_then(Verb::needs);
+        let is_there = missing.is_some_and(|missing| self.capabilities().level(missing) > Level::None);
+        match &self.verdict {
+            _ if is_there => None,
+            Verdict::Runs { attached, .. } => Some(probes::refusal(missing?, &attached.degradations)),
+            Verdict::Cannot { refusal, .. } => Some((*refusal).clone()),
+        }
+    }
 }
 
 /// What came of the try.
@@ -50,6 +71,8 @@ pub enum Verdict<'a> {
         refusal: &'a Refusal,
         /// What was tried.
         attempts: &'a [Attempt],
+        /// What is missing without programs.
+        degradations: &'a [Degradation],
     },
 }
 
@@ -168,10 +191,10 @@ fn plans(report: &Report<'_>) -> Vec<TierPlan> {
         .map_or_else(|_| Vec::new(), |facts| plan::plan(report.host, facts, report.wanted, Interest::Service))
 }
 
-fn degradations<'a>(report: &'a Report<'a>) -> &'a [Degradation] {
+pub(super) fn degradations<'a>(report: &'a Report<'a>) -> &'a [Degradation] {
     match &report.verdict {
         Verdict::Runs { attached, .. } => &attached.degradations,
-        Verdict::Cannot { .. } => &[],
+        Verdict::Cannot { degradations, .. } => degradations,
     }
 }
 
@@ -181,6 +204,7 @@ pub fn write_text(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
     for fact in facts(report) {
         writeln!(out, "  {}: {}", fact.title, printable(&fact.text))?;
     }
+    capabilities::write_block(out, report)?;
     let planned = plans(report);
     if !planned.is_empty() {
         let order: Vec<_> = planned.iter().map(|plan| plan.tier.name()).collect();
@@ -209,37 +233,23 @@ pub fn write_text(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
             writeln!(out, "    you lose: {}", degradation.loss)?;
         }
     }
-    match &report.verdict {
-        Verdict::Runs { attached, seeded, seeded_connections } => {
-            writeln!(
-                out,
-                "\noverwatch can run here, in the {} tier. {} connections were open{}{}.",
-                attached.tier,
-                seeded_connections,
-                seeded.namespaces.map_or(String::new(), |count| format!(" in {count} network namespaces")),
-                if !seeded.unreachable.is_empty() {
-                    format!(", {} more could not be entered", seeded.unreachable.len())
-                } else {
-                    String::new()
-                },
-            )
-        }
-        Verdict::Cannot { refusal, .. } => {
-            writeln!(
-                out,
-                "\noverwatch cannot run here: {}.\nWhat would help: {}.",
-                printable(&refusal.reason),
-                refusal.help
-            )
-        }
+    if let Verdict::Runs { seeded, seeded_connections, .. } = &report.verdict {
+        let unreachable = match seeded.unreachable.len() {
+            0 => String::new(),
+            unreachable => format!(", {unreachable} more could not be entered"),
+        };
+        let namespaces = seeded.namespaces.map_or(String::new(), |count| format!(" in {count} network namespaces"));
+        writeln!(out, "\n{seeded_connections} connections were open{namespaces}{unreachable}.")?;
     }
+    capabilities::write_conclusion(out, report)
 }
 
 /// For scripts: one object.
 pub fn write_json(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
     let host: serde_json::Map<String, Json> =
         facts(report).into_iter().map(|fact| (fact.key.to_owned(), fact.value)).collect();
-    let (tier, seeded, refusal) = match &report.verdict {
+    let refusal = report.refusal();
+    let (tier, seeded) = match &report.verdict {
         Verdict::Runs { attached, seeded, seeded_connections } => (
             Some(attached.tier.name()),
             Some(json!({
@@ -247,9 +257,8 @@ pub fn write_json(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
                 "network_namespaces": seeded.namespaces,
                 "unreachable_network_namespaces": seeded.unreachable.len(),
             })),
-            None,
         ),
-        Verdict::Cannot { refusal, .. } => (None, None, Some(*refusal)),
+        Verdict::Cannot { .. } => (None, None),
     };
     let plan: Vec<_> = plans(report)
         .iter()
@@ -290,12 +299,14 @@ pub fn write_json(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
     write_line(
         out,
         &json!({
-            "can_run": tier.is_some(),
+            "can_run": refusal.is_none(),
+            "verb": report.verb.map(Verb::name),
             "tier": tier,
-            "reason": refusal.map(|refusal| &refusal.reason),
-            "help": refusal.map(|refusal| &refusal.help),
+            "reason": refusal.as_ref().map(|refusal| &refusal.reason),
+            "help": refusal.as_ref().map(|refusal| &refusal.help),
             "host": report.host.host,
             "facts": host,
+            "capabilities": capabilities::json(report.capabilities()),
             "plan": plan,
             "attempts": attempts,
             "degraded": degraded,

@@ -1,5 +1,6 @@
 //! Snapshots and lines to text. What they consist of is declared once, in [`columns`].
 
+pub mod capabilities;
 mod cells;
 pub mod check;
 pub mod columns;

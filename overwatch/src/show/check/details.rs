@@ -120,9 +120,15 @@ mod tests {
         let host = HostFacts::read(Path::new("/nonexistent"));
         let refusal = Refusal::new("no", "help");
         let capacity = Capacity::new(1_000, 4_096);
-        let verdict = Verdict::Cannot { refusal: &refusal, attempts: &[] };
-        let report =
-            Report { host: &host, capacity: &capacity, resident_memory_bytes: None, wanted: Attach::Auto, verdict };
+        let verdict = Verdict::Cannot { refusal: &refusal, attempts: &[], degradations: &[] };
+        let report = Report {
+            host: &host,
+            capacity: &capacity,
+            resident_memory_bytes: None,
+            wanted: Attach::Auto,
+            verb: None,
+            verdict,
+        };
         for fact in facts(&report) {
             assert!(SOURCES.iter().any(|(key, _)| *key == fact.key), "{} has no source", fact.key);
         }
