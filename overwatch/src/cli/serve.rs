@@ -20,6 +20,7 @@ use super::{
 use crate::{
     export::link::{FromWeb, ToWeb},
     probes::object::{Capacity, Interest},
+    show::capabilities,
 };
 
 mod daemon;
@@ -43,7 +44,10 @@ async fn serve(global: &Global, arguments: &args::Serve) -> Result<ExitCode, Fai
     let mut daemon = Daemon::new(settings, &mut watch.session)?;
     web.tell(ToWeb::Ready(String::new()));
     notify(&[NotifyState::Ready]);
+    let attached = watch.session.attached();
+    capabilities::warnings(attached).for_each(say);
     if global.verbose {
+        say(format_args!("capabilities: {}", attached.capabilities()));
         watch.say_ready()?;
     }
 

@@ -8,7 +8,10 @@ use super::family::{Distribution, Family, Kind, family};
 use crate::{
     collect::{Counters, MapReading, ProgramReading},
     model::{bytes::Bytes, losses::LOSSES},
-    probes::catalogue::Tier,
+    probes::{
+        capabilities::{Capabilities, Level},
+        catalogue::Tier,
+    },
 };
 
 /// How long something took, so many times.
@@ -58,6 +61,8 @@ pub(super) struct Capped {
 pub struct Itself {
     /// How it is attached.
     pub tier: Tier,
+    /// What it can do on this host.
+    pub capabilities: Capabilities,
     /// What it runs without, and what that loses.
     pub degradations: Vec<(String, &'static str)>,
     /// The programs.
@@ -88,6 +93,14 @@ pub(super) const FAMILIES: &[Family<Facts>] = &[
     family("overwatch_attach_tier", Kind::Gauge, &["tier"],
         "1 for the way in which overwatch is attached to the kernel, 0 for the others: fentry, kprobe, tracepoint.",
         |of, points| points.state(&Tier::ALL.map(Tier::name), of.itself.tier.name())),
+    family("overwatch_capability", Kind::Gauge, &["capability", "level"],
+        "1 for the level of each capability on this host, 0 for the others. Capabilities: bytes, life (states, ends and failures of connections), \
+         listeners; levels: full, partial (a degradation concerns it), none.",
+        |of, points| for (capability, now) in of.itself.capabilities.each() {
+            for level in Level::ALL {
+                points.put_at(&[capability.name(), level.name()], if level == now { 1.0 } else { 0.0 });
+            }
+        }),
     family("overwatch_degradations", Kind::Gauge, &[],
         "Hooks and sources that overwatch has to do without on this host.",
         |of, points| points.count(of.itself.degradations.len() as u64)),

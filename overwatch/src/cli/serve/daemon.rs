@@ -172,6 +172,7 @@ impl Daemon {
         let attached = session.attached();
         let itself = Itself {
             tier: attached.tier,
+            capabilities: attached.capabilities(),
             degradations: attached.degradations.iter().map(|missing| (missing.what.clone(), missing.loss)).collect(),
             programs: session.programs(),
             maps: session.map_readings().map_err(|error| error.to_string())?,
