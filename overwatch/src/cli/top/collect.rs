@@ -165,6 +165,8 @@ impl Collector {
         Ok(Itself {
             tier: attached.tier.name().to_owned(),
             looks: session.scans(),
+            capabilities: attached.capabilities().to_string(),
+            blind: attached.capabilities().missing().next().is_some(),
             degradations: attached.degradations.iter().map(told).collect(),
             programs: session.programs().iter().map(|program| (program.name.clone(), described(program))).collect(),
             maps: self.counted.maps.clone(),

@@ -37,6 +37,10 @@ pub struct Itself {
     pub tier: String,
     /// This kernel lets it look at listening sockets.
     pub looks: bool,
+    /// What it can do on this host: each capability with its level.
+    pub capabilities: String,
+    /// One of the capabilities is missing.
+    pub blind: bool,
     /// What it does without: what, why, and what is lost by it.
     pub degradations: Vec<[String; 3]>,
     /// The programs: name, and what is known of it.

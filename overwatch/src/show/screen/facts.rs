@@ -37,6 +37,8 @@ pub(super) fn facts(itself: &Itself) -> Vec<Fact> {
     for [what, why, loss] in &itself.degradations {
         say(format!("degraded: {what}"), format!("{loss} ({why})"), Tone::Warning);
     }
+    let tone = if itself.blind { Tone::Alarm } else { Tone::Plain };
+    say("capabilities".to_owned(), itself.capabilities.clone(), tone);
     say("attached".to_owned(), format!("{} tier, {} programs", itself.tier, itself.programs.len()), Tone::Strong);
     if itself.lost.iter().all(|(_, lost)| *lost == 0) {
         say("lost".to_owned(), "nothing".to_owned(), Tone::Plain);

@@ -48,6 +48,8 @@ fn itself() -> Itself {
     Itself {
         tier: "fentry".to_owned(),
         looks: true,
+        capabilities: "bytes full, life full, listeners full".to_owned(),
+        blind: false,
         degradations: Vec::new(),
         programs: ["accept_exit", "sendmsg_exit", "state_changed"].map(program).into(),
         maps: vec![("CONNECTIONS".to_owned(), 8, 65_536)],
@@ -138,6 +140,8 @@ pub(super) fn degraded() -> Board {
     let itself = Itself {
         tier: "kprobe".to_owned(),
         looks: false,
+        capabilities: "bytes full, life full, listeners none".to_owned(),
+        blind: true,
         degradations,
         lost,
         unattributed,

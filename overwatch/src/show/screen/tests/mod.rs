@@ -287,7 +287,7 @@ fn the_cursor_stays_with_its_row_while_others_come_and_go() {
 #[test]
 fn a_fact_is_known_by_what_it_is_about() {
     let mut screen = screen(hosts::idle());
-    letters(&mut screen, "5jj");
+    letters(&mut screen, "5jjj");
     let named = |screen: &Screen| screen.live.facts[screen.state.current().unwrap()].what.clone();
     let before = named(&screen);
     // Something is lost: there are more lines before it.
