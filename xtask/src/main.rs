@@ -8,9 +8,11 @@ use clap::Parser;
 mod apt;
 mod bench;
 mod build_ebpf;
+mod cases;
 mod console;
 mod cut_btf;
 mod dist;
+mod durations;
 mod failures;
 mod fuzz;
 mod guest;
@@ -19,6 +21,7 @@ mod kernels;
 mod lint;
 mod lint_dist;
 mod modules;
+mod native;
 mod probe;
 mod programs;
 mod qemu;
@@ -40,6 +43,7 @@ enum Verb {
     BuildEbpf(build_ebpf::Args),
     Lint(lint::Args),
     Test(test::Args),
+    Native(native::Args),
     Vm(vm::Args),
     Guest(probe::Args),
     Bench(bench::Args),
@@ -65,6 +69,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::BuildEbpf(args) => build_ebpf::run(&args),
         Verb::Lint(args) => lint::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Native(args) => native::run(&args),
         Verb::Vm(args) => vm::run(&args),
         Verb::Guest(args) => probe::run(&args),
         Verb::Bench(args) => bench::run(&args),

@@ -1,7 +1,7 @@
 //! Our own programs that a guest runs: overwatch, the privileged tests, their `traffic`.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -12,19 +12,15 @@ use crate::shell;
 pub(crate) struct Programs {
     pub(crate) overwatch: PathBuf,
     pub(crate) traffic: PathBuf,
-    /// One per file of tests.
-    pub(crate) tests: Vec<PathBuf>,
+    /// All privileged tests.
+    pub(crate) tests: PathBuf,
+    /// The tests of the harness and of `traffic` themselves, which need neither root nor overwatch.
+    pub(crate) unit_tests: Vec<PathBuf>,
 }
 
 /// The page that says which operation is exact in which tier; the tests compare what they measure with it.
 pub(crate) fn operations_table() -> PathBuf {
     shell::root().join("docs/operations.md")
-}
-
-/// `target/release/deps/bytes-0123abcd` is `bytes`.
-pub(crate) fn test_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    name.rsplit_once('-').map_or(name.clone(), |(name, _)| name.to_owned())
 }
 
 /// Builds overwatch and its tests, unless `OVERWATCH_BIN` names a built overwatch.
@@ -40,17 +36,26 @@ pub(crate) fn build() -> Result<Programs> {
     cargo.args(["test", "--profile", "tests", "--package", "overwatch-tests", "--no-run"]);
     cargo.arg("--message-format=json-render-diagnostics");
     let messages = shell::output(&mut cargo)?;
-    let (tests, traffic) = executables(&messages);
-    if tests.is_empty() {
-        bail!("the package overwatch-tests has no tests");
-    }
-    let traffic = traffic.context("the package overwatch-tests has no program `traffic`")?;
-    Ok(Programs { overwatch, traffic, tests })
+    let built = executables(&messages);
+    // A file beside the directory `privileged` would be a program of its own, which nothing runs.
+    let [tests] = built.tests.as_slice() else {
+        bail!("the package overwatch-tests must have one test program, not {:?}", built.tests);
+    };
+    let tests = tests.clone();
+    let traffic = built.traffic.context("the package overwatch-tests has no program `traffic`")?;
+    Ok(Programs { overwatch, traffic, tests, unit_tests: built.unit_tests })
 }
 
-/// The test programs and `traffic`, out of cargo's messages.
-fn executables(messages: &str) -> (Vec<PathBuf>, Option<PathBuf>) {
-    let (mut tests, mut traffic) = (Vec::new(), None);
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Executables {
+    tests: Vec<PathBuf>,
+    traffic: Option<PathBuf>,
+    unit_tests: Vec<PathBuf>,
+}
+
+/// What was built, out of cargo's messages.
+fn executables(messages: &str) -> Executables {
+    let mut built = Executables::default();
     for line in messages.lines() {
         let Ok(message) = serde_json::from_str::<Value>(line) else {
             continue;
@@ -59,16 +64,16 @@ fn executables(messages: &str) -> (Vec<PathBuf>, Option<PathBuf>) {
             continue;
         };
         let target = &message["target"];
-        let kind = target["kind"][0].as_str();
         let is_test = message["profile"]["test"].as_bool() == Some(true);
-        match (kind, is_test) {
-            (Some("test"), true) => tests.push(path),
-            (Some("bin"), false) if target["name"] == "traffic" => traffic = Some(path),
+        match (target["kind"][0].as_str(), is_test) {
+            (Some("test"), true) => built.tests.push(path),
+            (Some("bin"), false) if target["name"] == "traffic" => built.traffic = Some(path),
+            (_, true) => built.unit_tests.push(path),
             _ => {}
         }
     }
-    tests.sort();
-    (tests, traffic)
+    built.unit_tests.sort();
+    built
 }
 
 #[cfg(test)]
@@ -84,14 +89,17 @@ mod tests {
             "\n",
             r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"traffic"},"profile":{"test":false},"executable":"/t/traffic"}"#,
             "\n",
-            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"bytes"},"profile":{"test":true},"executable":"/t/bytes-2"}"#,
+            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"privileged"},"profile":{"test":true},"executable":"/t/privileged-2"}"#,
             "\n",
             r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"x"},"profile":{"test":false},"executable":null}"#,
             "\nnot JSON\n",
         );
-        let (tests, traffic) = executables(messages);
-        assert_eq!(tests, [PathBuf::from("/t/bytes-2")]);
-        assert_eq!(traffic, Some(PathBuf::from("/t/traffic")));
-        assert_eq!(test_name(&tests[0]), "bytes");
+        let path = |name: &str| PathBuf::from("/t").join(name);
+        let expected = Executables {
+            tests: vec![path("privileged-2")],
+            traffic: Some(path("traffic")),
+            unit_tests: vec![path("lib-1"), path("traffic-1")],
+        };
+        assert_eq!(executables(messages), expected);
     }
 }

@@ -43,8 +43,7 @@ fn full() -> Result<Vec<Stage>> {
         xtask("build-ebpf", &["build-ebpf", "--output", &object_arg])?,
         unit().needs(&["build-ebpf"]),
         cargo("build", &["build", "--release", "--package", "overwatch"]).needs(&["build-ebpf"]),
-        cargo("native-tests", &["test", "--no-fail-fast", "--profile", "tests", "--package", "overwatch-tests"])
-            .needs(&["build"]),
+        xtask("native-tests", &["native"])?.needs(&["build"]),
         xtask("vm", &["vm", "--keep-log"])?.needs(&["build"]),
     ];
     // Those before do not build the user side, or want the object of the tree.

@@ -4,15 +4,17 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::cases::{self, CaseFile};
 use crate::console::Tally;
+use crate::durations::Durations;
 use crate::guest::{End, Guest, Report};
 use crate::kernels::{self, Kernel, Unpacked};
-use crate::programs::{self, Programs, test_name};
+use crate::programs::{self, Programs};
 use crate::{failures, shell, stages};
 
 /// Files of tests that say the same on every kernel, and take a guest minutes: they run on the host's own, and in guests only when `--file`
@@ -56,12 +58,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let kernels = kernels::select(&args.kernels)?;
-    let mut programs = programs::build()?;
-    let names: Vec<String> = programs.tests.iter().map(|test| test_name(test)).collect();
-    if let Some(unknown) = SAME_ON_EVERY_KERNEL.iter().find(|name| !names.iter().any(|test| test == *name)) {
+    let programs = programs::build()?;
+    let mut files = cases::list(&programs.tests)?;
+    if let Some(unknown) = SAME_ON_EVERY_KERNEL.iter().find(|name| !files.iter().any(|file| file.name == **name)) {
         bail!("there are no tests {unknown}");
     }
-    programs.tests.retain(|test| is_for_guests(&test_name(test), args.file.as_deref()));
+    files.retain(|file| is_for_guests(&file.name, args.file.as_deref()));
+    let files = cases::select(files, args.file.as_deref(), args.test.as_deref())?;
     let logs = stages::logs()?;
     // One after the other: apt does not like company.
     let mut fetched = Vec::new();
@@ -85,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                     let Some((kernel, unpacked)) = next else {
                         break;
                     };
-                    let tally = test(args, kernel, unpacked, &programs, &logs);
+                    let tally = test(args, kernel, unpacked, &programs, &files, &logs);
                     lock(&total).add(tally);
                 }
             });
@@ -101,20 +104,27 @@ fn is_for_guests(name: &str, file: Option<&str>) -> bool {
 }
 
 /// Runs one guest, says how it went and, if that was not well, what it said.
-fn test(args: &Args, kernel: &Kernel, unpacked: Unpacked, programs: &Programs, logs: &Path) -> Tally {
+fn test(
+    args: &Args,
+    kernel: &Kernel,
+    unpacked: Unpacked,
+    programs: &Programs,
+    files: &[CaseFile],
+    logs: &Path,
+) -> Tally {
     let release = unpacked.release.clone();
-    let report = match boot(args, kernel, unpacked, programs) {
-        Ok(report) => report,
+    let (report, durations) = match boot(args, kernel, unpacked, programs, files) {
+        Ok(both) => both,
         Err(error) => {
             println!("{:<5} FAILED  {error:#}", kernel.name);
             return Tally { passed: 0, failed: 1 };
         }
     };
-    let (tally, problem) = judge(&report, args.test.is_some());
+    let (tally, problem) = judge(&report, cases::count(files));
     let path = logs.join(format!("vm-{}.log", kernel.name));
     // One of an earlier run would only mislead.
     let _ = fs::remove_file(&path);
-    let said = report.console.join("\n") + "\n";
+    let said = format!("{}\n{}", report.console.join("\n"), durations.report());
     let kept = (problem.is_some() || args.keep_log) && fs::write(&path, &said).is_ok();
     let mut text = String::new();
     if let Some(problem) = &problem {
@@ -136,17 +146,18 @@ fn test(args: &Args, kernel: &Kernel, unpacked: Unpacked, programs: &Programs, l
 }
 
 /// The tests that passed and failed, and what was wrong. A guest that did not come to its end has failed in itself.
-fn judge(report: &Report, filtered: bool) -> (Tally, Option<String>) {
+fn judge(report: &Report, expected: usize) -> (Tally, Option<String>) {
     let mut tally = Tally::of(report.console.iter().map(String::as_str));
     let mut problem = report.problem();
+    let results = tally.passed + tally.failed;
     if tally.failed > 0 {
         problem = Some(format!("{} failed", tally.failed));
     }
     if !matches!(report.end, End::Exit(_)) {
         problem = report.problem();
         tally.failed += 1;
-    } else if tally == Tally::default() && !filtered {
-        problem = problem.or(Some("not one test ran".to_owned()));
+    } else if u32::try_from(expected) != Ok(results) {
+        problem = Some(format!("{expected} tests, {results} results"));
     }
     if problem.is_some() && tally.failed == 0 {
         tally.failed = 1;
@@ -154,33 +165,39 @@ fn judge(report: &Report, filtered: bool) -> (Tally, Option<String>) {
     (tally, problem)
 }
 
-fn boot(args: &Args, kernel: &Kernel, unpacked: Unpacked, programs: &Programs) -> Result<Report> {
-    let mut guest = Guest::new(unpacked, script(kernel, programs, args.test.as_deref()));
+fn boot(
+    args: &Args,
+    kernel: &Kernel,
+    unpacked: Unpacked,
+    programs: &Programs,
+    files: &[CaseFile],
+) -> Result<(Report, Durations)> {
+    let mut guest = Guest::new(unpacked, script(kernel, files));
     guest.timeout = Duration::from_secs(args.timeout);
     guest.programs.push((programs.overwatch.clone(), "/usr/bin/overwatch".to_owned()));
     guest.programs.push((programs.traffic.clone(), "/usr/bin/traffic".to_owned()));
     let tcpstates = shell::find("tcpstates").context("tcpstates is missing: run `cargo xtask setup`")?;
     guest.programs.push((tcpstates, "/usr/sbin/tcpstates".to_owned()));
-    for test in &programs.tests {
-        guest.programs.push((test.clone(), format!("/tests/{}", test_name(test))));
-    }
+    guest.programs.push((programs.tests.clone(), TESTS.to_owned()));
     guest.files.push((programs::operations_table(), "/operations.md".to_owned()));
-    guest.boot(|_| ())
+    let mut durations = Durations::new(Instant::now());
+    let report = guest.boot(|line| durations.line(line, Instant::now()))?;
+    Ok((report, durations))
 }
 
-fn script(kernel: &Kernel, programs: &Programs, filter: Option<&str>) -> String {
+/// Where the test program is in a guest.
+const TESTS: &str = "/usr/bin/privileged";
+
+fn script(kernel: &Kernel, files: &[CaseFile]) -> String {
     let mut script = format!(
         "export OVERWATCH_BIN=/usr/bin/overwatch OVERWATCH_TRAFFIC_BIN=/usr/bin/traffic\n\
          export OVERWATCH_GUEST_KERNEL={} OVERWATCH_TIERS={}\n\
          export OVERWATCH_OPERATIONS_TABLE=/operations.md\nstatus=0\n",
         kernel.name, kernel.tiers
     );
-    let filter = filter.map_or_else(String::new, |filter| format!(" '{}'", filter.replace('\'', "'\\''")));
-    for test in &programs.tests {
-        let name = test_name(test);
-        let _ = writeln!(script, "echo '== {name}'");
-        // The output of tests that pass too: a test that skips says why.
-        let _ = writeln!(script, "/tests/{name} --test-threads=1 --color=never --show-output{filter} || status=1");
+    for file in files {
+        let arguments: Vec<&str> = file.arguments().collect();
+        let _ = writeln!(script, "echo '== {}'\n{TESTS} {} || status=1", file.name, arguments.join(" "));
     }
     script.push_str("exit $status\n");
     script
@@ -194,7 +211,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
 
     fn report(end: End, lines: &[&str]) -> Report {
         let console = lines.iter().map(|line| (*line).to_owned()).collect();
@@ -206,29 +222,32 @@ mod tests {
 
     #[test]
     fn a_guest_is_judged_by_its_tests_and_by_its_end() {
-        let (tally, problem) = judge(&report(End::Exit(0), &[GOOD, GOOD]), false);
+        let (tally, problem) = judge(&report(End::Exit(0), &[GOOD, GOOD]), 6);
         assert_eq!((tally, problem), (Tally { passed: 6, failed: 0 }, None));
 
-        let (tally, problem) = judge(&report(End::Exit(1), &[GOOD, BAD]), false);
+        let (tally, problem) = judge(&report(End::Exit(1), &[GOOD, BAD]), 6);
         assert_eq!((tally.passed, tally.failed), (4, 2));
         assert_eq!(problem.as_deref(), Some("2 failed"));
 
         // A test program that a signal ended has no result line.
-        let (tally, problem) = judge(&report(End::Exit(1), &[GOOD]), false);
+        let (tally, problem) = judge(&report(End::Exit(1), &[GOOD]), 4);
         assert_eq!((tally.passed, tally.failed), (3, 1));
         assert!(problem.is_some());
 
         for end in [End::Timeout, End::NoVerdict, End::Hang("panic")] {
-            let (tally, problem) = judge(&report(end, &[GOOD]), false);
+            let (tally, problem) = judge(&report(end, &[GOOD]), 3);
             assert_eq!((tally.passed, tally.failed), (3, 1));
             assert!(problem.is_some());
         }
     }
 
     #[test]
-    fn a_guest_that_ran_nothing_has_failed_unless_a_filter_left_nothing() {
-        assert_eq!(judge(&report(End::Exit(0), &[]), false).0.failed, 1);
-        assert_eq!(judge(&report(End::Exit(0), &[]), true), (Tally::default(), None));
+    fn a_guest_that_left_a_test_out_has_failed() {
+        for (lines, expected) in [(&[] as &[&str], 1), (&[GOOD], 4)] {
+            let (tally, problem) = judge(&report(End::Exit(0), lines), expected);
+            assert_eq!(tally.failed, 1);
+            assert!(problem.is_some());
+        }
     }
 
     #[test]
@@ -245,16 +264,15 @@ mod tests {
     }
 
     #[test]
-    fn the_script_tells_the_tests_where_they_are() {
-        let programs = Programs {
-            overwatch: PathBuf::new(),
-            traffic: PathBuf::new(),
-            tests: vec![PathBuf::from("/t/who_moves-2")],
+    fn the_script_runs_each_file_in_a_process_of_its_own() {
+        let file = |name: &str, cases: &[&str]| CaseFile {
+            name: name.to_owned(),
+            cases: cases.iter().map(|case| (*case).to_owned()).collect(),
         };
-        let kernel = kernels::by_name("6.1").unwrap();
-        let script = script(kernel, &programs, Some("it's"));
+        let files = [file("bursts", &["bursts::a", "bursts::b"]), file("zz_lockdown", &["zz_lockdown::c"])];
+        let script = script(kernels::by_name("6.1").unwrap(), &files);
         assert!(script.contains("OVERWATCH_GUEST_KERNEL=6.1 OVERWATCH_TIERS=fentry,kprobe\n"), "{script}");
-        assert!(script.contains("/tests/who_moves --test-threads=1"), "{script}");
-        assert!(script.contains(r"'it'\''s' || status=1"), "{script}");
+        assert!(script.contains("echo '== bursts'\n/usr/bin/privileged --test-threads=1 "), "{script}");
+        assert!(script.contains("--exact bursts::a bursts::b || status=1\necho '== zz_lockdown'\n"), "{script}");
     }
 }

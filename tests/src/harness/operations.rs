@@ -107,8 +107,8 @@ impl Table {
     pub fn markdown(&self) -> String {
         let mut page = String::from(
             "# Operations by tier\n\n\
-             Measured by `tests/tests/exact_bytes.rs` against what both ends of each connection counted themselves, over\n\
-             IPv4, IPv6 and IPv4-mapped IPv6, and compared with this page whenever that test runs.\n\n\
+             Measured by `tests/tests/privileged/exact_bytes.rs` against what both ends of each connection counted\n\
+             themselves, over IPv4, IPv6 and IPv4-mapped IPv6, and compared with this page whenever that test runs.\n\n\
              - *exact*: every byte is shown in the interval in which it moved, with the process that moved it.\n\
              - *exact at close*: the tier does not see the call; the connection's total is made good from the kernel's own\n  \
              counters when the connection closes, and `reconciled_*` says how much that was.\n\

@@ -8,7 +8,7 @@ use overwatch_tests::harness::party::Party;
 use overwatch_tests::harness::sockets::{backlog, counted};
 use overwatch_tests::traffic::queue::step;
 
-use crate::scene::{
+use super::scene::{
     OK, Scene, counter_agrees, find, holds, is_true, natively_or_guest, now, only, queue_agrees, set_sysctl, soon, sum,
 };
 

@@ -6,7 +6,7 @@ use overwatch_tests::harness::party::Party;
 use overwatch_tests::harness::visits::wait_bounds;
 use overwatch_tests::traffic::queue::step;
 
-use crate::scene::{Scene, is_true, natively_or_guest};
+use super::scene::{Scene, is_true, natively_or_guest};
 
 const DELAYS_MILLISECONDS: [u64; 4] = [0, 10, 100, 1_000];
 

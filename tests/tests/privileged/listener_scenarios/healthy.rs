@@ -7,7 +7,7 @@ use overwatch_tests::harness::party::Party;
 use overwatch_tests::harness::sockets::{backlog, counted};
 use overwatch_tests::traffic::queue::step;
 
-use crate::scene::{OK, Scene, WELL, find, holds, is_true, natively_or_guest, now, queue_agrees, sysctl};
+use super::scene::{OK, Scene, WELL, find, holds, is_true, natively_or_guest, now, queue_agrees, sysctl};
 
 /// Nobody comes. One has asked for a longer queue than the kernel allows.
 pub(crate) fn idle(scene: &Scene) -> Result<()> {

@@ -7,7 +7,7 @@ use overwatch_tests::harness::netns::NetNs;
 use overwatch_tests::harness::party::Party;
 use overwatch_tests::traffic::queue::step;
 
-use crate::scene::{Scene, find, holds, is_at_limit, is_true, now, only, queue_agrees, says, soon};
+use super::scene::{Scene, find, holds, is_at_limit, is_true, now, only, queue_agrees, says, soon};
 
 /// Like Apache with five processes: each serves one client, and that takes long.
 pub(crate) fn preforked(scene: &Scene) -> Result<()> {

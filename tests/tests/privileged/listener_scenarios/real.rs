@@ -13,7 +13,7 @@ use overwatch_tests::harness::visits::slack;
 use overwatch_tests::harness::watch::Sight;
 use overwatch_tests::traffic::queue::step;
 
-use crate::scene::{Scene, WELL, find, holds, is_at_limit, now, only, queue_agrees, says, soon};
+use super::scene::{Scene, WELL, find, holds, is_at_limit, now, only, queue_agrees, says, soon};
 
 /// The clients of a row are those that no answer has come to, with the ages that they had.
 fn waiting_are_unanswered(sight: &Sight, clients: &Party, count: usize) -> Result<()> {

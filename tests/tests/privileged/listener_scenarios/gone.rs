@@ -7,7 +7,7 @@ use overwatch_tests::harness::netns::NetNs;
 use overwatch_tests::harness::party::Party;
 use overwatch_tests::traffic::queue::step;
 
-use crate::scene::{Scene, holds, is_true, now, only, queue_agrees};
+use super::scene::{Scene, holds, is_true, now, only, queue_agrees};
 
 /// Three stay, three close, two reset. Over IPv6.
 pub(crate) fn gave_up(scene: &Scene) -> Result<()> {

@@ -9,7 +9,7 @@ use overwatch_tests::harness::party::Party;
 use overwatch_tests::harness::sockets::backlog;
 use overwatch_tests::traffic::queue::step;
 
-use crate::scene::{OK, Scene, WELL, find, has_number, holds, is_true, natively_or_guest, now, only, says, soon};
+use super::scene::{OK, Scene, WELL, find, has_number, holds, is_true, natively_or_guest, now, only, says, soon};
 
 /// A server that does well is stopped, and continued.
 pub(crate) fn stopped(scene: &Scene) -> Result<()> {

@@ -10,7 +10,7 @@ use overwatch_tests::harness::netns::NetNs;
 use overwatch_tests::harness::party::Party;
 use overwatch_tests::traffic::queue::step;
 
-use crate::scene::{OK, Scene, WELL, find, holds, is_true, natively_or_guest, now, only};
+use super::scene::{OK, Scene, WELL, find, holds, is_true, natively_or_guest, now, only};
 
 /// Four sockets at one port, each with a process of its own, one of which is stopped.
 pub(crate) fn one_stopped(scene: &Scene) -> Result<()> {
