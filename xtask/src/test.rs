@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that CI runs.
 
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
 
@@ -28,29 +28,29 @@ fn quick() -> Result<Vec<Stage>> {
         xtask("fmt", &["lint", "fmt"])?,
         xtask("clippy", &["lint", "clippy"])?,
         xtask("object", &["build-ebpf", "--check"])?,
-        unit(),
+        // cargo builds one thing at a time in target/debug.
+        unit().after(&["clippy"]),
     ])
 }
 
+/// The guests and the tests on this kernel take longest, so what they need comes first; style and unit tests run beside them.
 fn full() -> Result<Vec<Stage>> {
     // What is tested is what the sources give today, with today's compiler.
     let object = shell::target_dir().join("ebpf/overwatch.bpf.o");
     let binary = shell::target_dir().join("release/overwatch");
     let object_arg = object.to_string_lossy();
-    let mut stages = vec![
+    let tested = |stage: Stage| rebuilt(stage, &object, &binary);
+    Ok(vec![
         xtask("setup", &["setup"])?,
-        xtask("lint", &["lint"])?,
-        xtask("build-ebpf", &["build-ebpf", "--output", &object_arg])?,
-        unit().needs(&["build-ebpf"]),
-        cargo("build", &["build", "--release", "--package", "overwatch"]).needs(&["build-ebpf"]),
-        xtask("native-tests", &["native"])?.needs(&["build"]),
-        xtask("vm", &["vm", "--keep-log"])?.needs(&["build"]),
-    ];
-    // Those before do not build the user side, or want the object of the tree.
-    for stage in stages.iter_mut().skip(3) {
-        rebuilt(&mut stage.command, &object, &binary);
-    }
-    Ok(stages)
+        cargo("build-tests", &["test", "--profile", "tests", "--package", "overwatch-tests", "--no-run"]),
+        xtask("build-ebpf", &["build-ebpf", "--output", &object_arg])?.after(&["setup"]),
+        tested(cargo("build", &["build", "--release", "--package", "overwatch"]).needs(&["build-ebpf"])),
+        tested(xtask("vm", &["vm", "--keep-log"])?.needs(&["build", "build-tests"])),
+        tested(xtask("native-tests", &["native"])?.needs(&["build", "build-tests"])),
+        // It checks the object in the tree, not the new one.
+        xtask("lint", &["lint"])?.after(&["build-ebpf"]),
+        tested(unit().needs(&["build-ebpf"]).after(&["lint"])),
+    ])
 }
 
 /// Unit tests: no root, no kernel.
@@ -61,19 +61,21 @@ fn unit() -> Stage {
     )
 }
 
-fn rebuilt(command: &mut Command, object: &Path, binary: &Path) {
-    command.env("OVERWATCH_EBPF_OBJECT", object).env("OVERWATCH_BIN", binary);
-    command.env("OVERWATCH_OPERATIONS_TABLE", programs::operations_table());
+/// A stage that takes the new object and the program that has it, not what is in the tree.
+fn rebuilt(mut stage: Stage, object: &Path, binary: &Path) -> Stage {
+    stage.command.env("OVERWATCH_EBPF_OBJECT", object).env("OVERWATCH_BIN", binary);
+    stage.command.env("OVERWATCH_OPERATIONS_TABLE", programs::operations_table());
+    stage
 }
 
 fn cargo(name: &'static str, args: &[&str]) -> Stage {
     let mut command = shell::cargo();
     command.args(args);
-    Stage { name, needs: &[], command }
+    Stage { name, needs: &[], after: &[], command }
 }
 
 fn xtask(name: &'static str, args: &[&str]) -> Result<Stage> {
     let mut command = shell::this_program()?;
     command.args(args);
-    Ok(Stage { name, needs: &[], command })
+    Ok(Stage { name, needs: &[], after: &[], command })
 }
