@@ -1,11 +1,13 @@
 //! `cargo xtask vm`: the privileged tests on every kernel of the matrix, each in a guest of its own.
 
 use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -113,7 +115,10 @@ fn test(
     logs: &Path,
 ) -> Tally {
     let release = unpacked.release.clone();
-    let (report, durations) = match boot(args, kernel, unpacked, programs, files) {
+    let path = logs.join(format!("vm-{}.log", kernel.name));
+    // One of an earlier run would only mislead.
+    let _ = fs::remove_file(&path);
+    let (report, durations) = match boot(args, kernel, unpacked, programs, files, &path) {
         Ok(both) => both,
         Err(error) => {
             println!("{:<5} FAILED  {error:#}", kernel.name);
@@ -121,11 +126,13 @@ fn test(
         }
     };
     let (tally, problem) = judge(&report, cases::count(files));
-    let path = logs.join(format!("vm-{}.log", kernel.name));
-    // One of an earlier run would only mislead.
-    let _ = fs::remove_file(&path);
-    let said = format!("{}\n{}", report.console.join("\n"), durations.report());
-    let kept = (problem.is_some() || args.keep_log) && fs::write(&path, &said).is_ok();
+    let kept = if problem.is_some() || args.keep_log {
+        let said = format!("{}\n{}", report.console.join("\n"), durations.report());
+        fs::write(&path, said).is_ok()
+    } else {
+        let _ = fs::remove_file(&path);
+        false
+    };
     let mut text = String::new();
     if let Some(problem) = &problem {
         let words = if matches!(report.end, End::Exit(_)) { failures::of(&report.script()) } else { report.tail() };
@@ -171,6 +178,7 @@ fn boot(
     unpacked: Unpacked,
     programs: &Programs,
     files: &[CaseFile],
+    log: &Path,
 ) -> Result<(Report, Durations)> {
     let mut guest = Guest::new(unpacked, script(kernel, files));
     guest.timeout = Duration::from_secs(args.timeout);
@@ -181,7 +189,13 @@ fn boot(
     guest.programs.push((programs.tests.clone(), TESTS.to_owned()));
     guest.files.push((programs::operations_table(), "/operations.md".to_owned()));
     let mut durations = Durations::new(Instant::now());
-    let report = guest.boot(|line| durations.line(line, Instant::now()))?;
+    // Line by line, for people who watch, and for a run that is interrupted.
+    let mut log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    let report = guest.boot(|line| {
+        durations.line(line, Instant::now());
+        // It is written again as a whole in the end.
+        let _ = writeln!(log, "{line}");
+    })?;
     Ok((report, durations))
 }
 
