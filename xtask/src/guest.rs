@@ -24,6 +24,8 @@ pub(crate) struct Guest {
     /// One instruction is one nanosecond: times become counts that two runs agree on. One CPU only.
     pub(crate) icount: bool,
     pub(crate) timeout: Duration,
+    /// How far its processors give way to other processes of the host, as in nice(1).
+    pub(crate) nice: u8,
     /// Programs, with their libraries: where they are here, and where they go.
     pub(crate) programs: Vec<(PathBuf, String)>,
     /// Files and directories: where they are here, and where they go.
@@ -94,6 +96,7 @@ impl Guest {
             cpus: 2,
             icount: false,
             timeout: Duration::from_secs(900),
+            nice: 0,
             programs: Vec::new(),
             files: Vec::new(),
             modules: MODULES.map(str::to_owned).to_vec(),

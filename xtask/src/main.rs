@@ -22,6 +22,7 @@ mod lint;
 mod lint_dist;
 mod modules;
 mod native;
+mod parts;
 mod probe;
 mod programs;
 mod qemu;

@@ -48,7 +48,9 @@ impl Qemu {
     pub(crate) fn start(guest: &Guest, initramfs: &File) -> Result<Qemu> {
         let program =
             shell::find("qemu-system-x86_64").context("qemu-system-x86_64 is missing: run `cargo xtask setup`")?;
-        let mut command = shell::dying_with_us(&program);
+        let nice = shell::find("nice").context("nice is missing (package coreutils)")?;
+        let mut command = shell::dying_with_us(&nice);
+        command.args(["-n", &guest.nice.to_string()]).arg(&program);
         let memory = guest.memory_mib.to_string();
         let cpus = if guest.icount { 1 } else { guest.cpus }.to_string();
         command.args(["-accel", "tcg", "-cpu", "max", "-m", &memory, "-smp", &cpus]);

@@ -31,6 +31,22 @@ impl Stage {
         Stage { after, ..self }
     }
 
+    /// Gives way to the stages that measure times.
+    pub(crate) fn gently(self) -> Stage {
+        let mut command = Command::new("nice");
+        command.args(["-n", "10"]).arg(self.command.get_program()).args(self.command.get_args());
+        if let Some(dir) = self.command.get_current_dir() {
+            command.current_dir(dir);
+        }
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Stage { command, ..self }
+    }
+
     fn is_ready(&self, done: &[Done]) -> bool {
         self.needs.iter().chain(self.after).all(|name| done.iter().any(|other| other.name == *name))
     }

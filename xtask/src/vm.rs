@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: the privileged tests on every kernel of the matrix, each in a guest of its own.
+//! `cargo xtask vm`: the privileged tests on every kernel of the matrix, in guests.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -9,32 +9,16 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::cases::{self, CaseFile};
 use crate::console::Tally;
 use crate::durations::Durations;
 use crate::guest::{End, Guest, Report};
-use crate::kernels::{self, Kernel, Unpacked};
+use crate::kernels::{self, Kernel};
+use crate::parts::{self, Part, Queue};
 use crate::programs::{self, Programs};
 use crate::{failures, shell, stages};
-
-/// Files of tests that say the same on every kernel, and take a guest minutes: they run on the host's own, and in guests only when `--file`
-/// names them.
-const SAME_ON_EVERY_KERNEL: [&str; 6] = [
-    // What the servers and clients of the scenarios do is held against the guest's kernel by the scenarios themselves.
-    "queue_selfcheck",
-    // What the models make of it.
-    "serve_bounded",
-    // What is between the daemon and those who ask it.
-    "serve_hostile",
-    // Files, sockets and signals.
-    "serve_service",
-    // A real Prometheus, which no guest has.
-    "serve_prometheus",
-    // What a terminal has of it: tmux, which no guest has.
-    "top_screen",
-];
 
 /// Run the privileged tests on other kernels, under QEMU.
 #[derive(Debug, clap::Args)]
@@ -51,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long)]
     keep_log: bool,
     /// Guests at a time.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 4)]
     jobs: usize,
     /// Seconds after which a guest is given up.
     #[arg(long, default_value_t = 2400)]
@@ -61,12 +45,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let kernels = kernels::select(&args.kernels)?;
     let programs = programs::build()?;
-    let mut files = cases::list(&programs.tests)?;
-    if let Some(unknown) = SAME_ON_EVERY_KERNEL.iter().find(|name| !files.iter().any(|file| file.name == **name)) {
-        bail!("there are no tests {unknown}");
-    }
-    files.retain(|file| is_for_guests(&file.name, args.file.as_deref()));
-    let files = cases::select(files, args.file.as_deref(), args.test.as_deref())?;
+    let files = parts::for_guests(cases::list(&programs.tests)?, args.file.as_deref())?;
+    let files = cases::select(files, None, args.test.as_deref())?;
     let logs = stages::logs()?;
     // One after the other: apt does not like company.
     let mut fetched = Vec::new();
@@ -80,18 +60,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             }
         }
     }
-    let queue = Mutex::new(fetched.into_iter());
+    let queue = Queue::new(fetched, &files);
     let total = Mutex::new(total);
     thread::scope(|scope| {
-        for _ in 0..args.jobs.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let next = lock(&queue).next();
-                    let Some((kernel, unpacked)) = next else {
-                        break;
-                    };
-                    let tally = test(args, kernel, unpacked, &programs, &files, &logs);
-                    lock(&total).add(tally);
+        let (queue, total, programs, logs) = (&queue, &total, &programs, &logs);
+        for worker in 0..args.jobs.max(1) {
+            scope.spawn(move || {
+                while let Some(part) = queue.next(worker) {
+                    // Not in one statement, which would lock the sum for as long as the guest runs.
+                    let tally = test(args, &part, programs, logs);
+                    lock(total).add(tally);
                 }
             });
         }
@@ -101,31 +79,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn is_for_guests(name: &str, file: Option<&str>) -> bool {
-    file.map_or(!SAME_ON_EVERY_KERNEL.contains(&name), |file| name.contains(file))
-}
-
-/// Runs one guest, says how it went and, if that was not well, what it said.
-fn test(
-    args: &Args,
-    kernel: &Kernel,
-    unpacked: Unpacked,
-    programs: &Programs,
-    files: &[CaseFile],
-    logs: &Path,
-) -> Tally {
-    let release = unpacked.release.clone();
-    let path = logs.join(format!("vm-{}.log", kernel.name));
+/// Runs one guest, prints how it went and, if a test failed, what explains it.
+fn test(args: &Args, part: &Part, programs: &Programs, logs: &Path) -> Tally {
+    let release = &part.unpacked.release;
+    let path = logs.join(format!("vm-{}.log", part.name));
     // One of an earlier run would only mislead.
     let _ = fs::remove_file(&path);
-    let (report, durations) = match boot(args, kernel, unpacked, programs, files, &path) {
+    let (report, durations) = match boot(args, part, programs, &path) {
         Ok(both) => both,
         Err(error) => {
-            println!("{:<5} FAILED  {error:#}", kernel.name);
+            println!("{:<10} FAILED  {error:#}", part.name);
             return Tally { passed: 0, failed: 1 };
         }
     };
-    let (tally, problem) = judge(&report, cases::count(files));
+    let (tally, problem) = judge(&report, cases::count(&part.files));
     let kept = if problem.is_some() || args.keep_log {
         let said = format!("{}\n{}", report.console.join("\n"), durations.report());
         fs::write(&path, said).is_ok()
@@ -140,7 +107,7 @@ fn test(
     }
     let verdict = if problem.is_some() { "FAILED" } else { "ok" };
     let seconds = report.took.as_secs();
-    let _ = write!(text, "{:<5} {verdict:<7} {seconds:>5} s  {tally}  ({release})", kernel.name);
+    let _ = write!(text, "{:<10} {verdict:<7} {seconds:>5} s  {tally}  ({release})", part.name);
     if let Some(problem) = problem {
         let _ = write!(text, ": {problem}");
     }
@@ -172,15 +139,9 @@ fn judge(report: &Report, expected: usize) -> (Tally, Option<String>) {
     (tally, problem)
 }
 
-fn boot(
-    args: &Args,
-    kernel: &Kernel,
-    unpacked: Unpacked,
-    programs: &Programs,
-    files: &[CaseFile],
-    log: &Path,
-) -> Result<(Report, Durations)> {
-    let mut guest = Guest::new(unpacked, script(kernel, files));
+fn boot(args: &Args, part: &Part, programs: &Programs, log: &Path) -> Result<(Report, Durations)> {
+    let mut guest = Guest::new(part.unpacked.clone(), script(part.kernel, &part.files));
+    guest.nice = part.nice;
     guest.timeout = Duration::from_secs(args.timeout);
     guest.programs.push((programs.overwatch.clone(), "/usr/bin/overwatch".to_owned()));
     guest.programs.push((programs.traffic.clone(), "/usr/bin/traffic".to_owned()));
@@ -261,19 +222,6 @@ mod tests {
             let (tally, problem) = judge(&report(End::Exit(0), lines), expected);
             assert_eq!(tally.failed, 1);
             assert!(problem.is_some());
-        }
-    }
-
-    #[test]
-    fn what_is_the_same_on_every_kernel_runs_in_a_guest_when_it_is_named() {
-        for (name, file, expected) in [
-            ("bursts", None, true),
-            ("queue_selfcheck", None, false),
-            ("queue_selfcheck", Some("queue"), true),
-            ("serve_hostile", Some("serve"), true),
-            ("bursts", Some("serve"), false),
-        ] {
-            assert_eq!(is_for_guests(name, file), expected, "{name}, {file:?}");
         }
     }
 
