@@ -9,7 +9,7 @@ use crate::cases::{self, CaseFile};
 use crate::kernels::{Kernel, Unpacked};
 
 /// Files and tests whose outcome does not depend on the kernel: they run on the host's own, and in guests only when `--file` names them.
-const SAME_ON_EVERY_KERNEL: [&str; 10] = [
+const SAME_ON_EVERY_KERNEL: [&str; 11] = [
     // The servers and clients of the scenarios: the scenarios themselves hold them against the guest's kernel.
     "queue_selfcheck",
     // The caps on series are in the models.
@@ -20,6 +20,8 @@ const SAME_ON_EVERY_KERNEL: [&str; 10] = [
     "serve_service",
     // A real Prometheus, which no guest has.
     "serve_prometheus",
+    // nginx and wrk, which no guest has. It would start overwatch in every tier, and skip.
+    "listener_scenarios::real_nginx_under_full_load_is_never_worse_than_busy",
     // A terminal with tmux, which no guest has.
     "top_screen",
     // Formats, help and exit codes. That intervals are whole in a guest is part of every other test of `top`.

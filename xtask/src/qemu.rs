@@ -38,6 +38,13 @@ pub(crate) fn watch(lines: &Receiver<String>, deadline: Instant, mut each: impl 
     }
 }
 
+/// The kernel's command line.
+///
+/// An emulated timer is late while other processes have the host's processors. Linux would panic over it at boot ("IO-APIC + timer doesn't
+/// work", `check_timer`, arch/x86/kernel/apic/io_apic.c, v6.12), and later take it as a sign that the TSC is unstable
+/// (`clocksource_watchdog`, kernel/time/clocksource.c, v6.12) and read the far slower HPET. The emulated TSC is the host's.
+const APPEND: &str = "console=ttyS0 quiet panic=1 random.trust_cpu=on no_timer_check tsc=reliable";
+
 /// A running QEMU; killed when it is dropped.
 pub(crate) struct Qemu {
     child: Child,
@@ -59,7 +66,7 @@ impl Qemu {
         // The initramfs has no name; QEMU reads it through this process.
         command.arg("-initrd");
         command.arg(format!("/proc/{}/fd/{}", std::process::id(), initramfs.as_raw_fd()));
-        command.args(["-append", "console=ttyS0 quiet panic=1 random.trust_cpu=on"]);
+        command.args(["-append", APPEND]);
         if guest.icount {
             command.args(["-icount", "shift=0,sleep=off"]);
         }
