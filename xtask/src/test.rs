@@ -43,9 +43,11 @@ fn full() -> Result<Vec<Stage>> {
     Ok(vec![
         xtask("setup", &["setup"])?,
         cargo("build-tests", &["test", "--profile", "tests", "--package", "overwatch-tests", "--no-run"]),
+        // Mostly the network. A kernel that cannot be had fails again in `vm`, so that the others are still tested.
+        xtask("kernels", &["vm", "--fetch"])?.after(&["setup"]),
         xtask("build-ebpf", &["build-ebpf", "--output", &object_arg])?.after(&["setup"]),
         tested(cargo("build", &["build", "--release", "--package", "overwatch"]).needs(&["build-ebpf"])),
-        tested(xtask("vm", &["vm", "--keep-log"])?.needs(&["build", "build-tests"])),
+        tested(xtask("vm", &["vm", "--keep-log"])?.needs(&["build", "build-tests"]).after(&["kernels"])),
         tested(xtask("native-tests", &["native"])?.needs(&["build", "build-tests"])),
         // It checks the object in the tree, not the new one.
         xtask("lint", &["lint"])?.after(&["build-ebpf"]).gently(),

@@ -15,7 +15,7 @@ use crate::cases::{self, CaseFile};
 use crate::console::Tally;
 use crate::durations::Durations;
 use crate::guest::{End, Guest, Report};
-use crate::kernels::{self, Kernel};
+use crate::kernels::{self, Kernel, Unpacked};
 use crate::parts::{self, Part, Queue};
 use crate::programs::{self, Programs};
 use crate::{failures, shell, stages};
@@ -34,32 +34,27 @@ pub(crate) struct Args {
     /// Keep what a guest said also when all is well.
     #[arg(long)]
     keep_log: bool,
+    /// Download the kernels that are missing, and run nothing.
+    #[arg(long)]
+    fetch: bool,
     /// Guests at a time.
     #[arg(long, default_value_t = 4)]
     jobs: usize,
     /// Seconds after which a guest is given up.
-    #[arg(long, default_value_t = 2400)]
+    #[arg(long, default_value_t = 3600)]
     timeout: u64,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let kernels = kernels::select(&args.kernels)?;
+    let (fetched, total) = fetch(kernels);
+    if args.fetch {
+        return Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let programs = programs::build()?;
     let files = parts::for_guests(cases::list(&programs.tests)?, args.file.as_deref())?;
     let files = cases::select(files, None, args.test.as_deref())?;
     let logs = stages::logs()?;
-    // One after the other: apt does not like company.
-    let mut fetched = Vec::new();
-    let mut total = Tally::default();
-    for kernel in kernels {
-        match kernel.fetch() {
-            Ok(unpacked) => fetched.push((kernel, unpacked)),
-            Err(error) => {
-                println!("{:<5} FAILED  {error:#}", kernel.name);
-                total.failed += 1;
-            }
-        }
-    }
     let queue = Queue::new(fetched, &files);
     let total = Mutex::new(total);
     thread::scope(|scope| {
@@ -77,6 +72,22 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let total = *lock(&total);
     println!("{total}");
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The unpacked kernels, and how many could not be had.
+fn fetch(kernels: Vec<&'static Kernel>) -> (Vec<(&'static Kernel, Unpacked)>, Tally) {
+    let (mut fetched, mut total) = (Vec::new(), Tally::default());
+    // One after the other: apt locks its lists.
+    for kernel in kernels {
+        match kernel.fetch() {
+            Ok(unpacked) => fetched.push((kernel, unpacked)),
+            Err(error) => {
+                println!("{:<10} FAILED  {error:#}", kernel.name);
+                total.failed += 1;
+            }
+        }
+    }
+    (fetched, total)
 }
 
 /// Runs one guest, prints how it went and, if a test failed, what explains it.
