@@ -49,8 +49,8 @@ fn parse(text: &str) -> Vec<CaseFile> {
     files
 }
 
-/// Keeps the files with `file` in their names, and in them the tests with `test` in theirs. Nothing left is an error: a mistyped filter must
-/// not look like a success.
+/// Keeps the files with `file` in their names, and in them the tests with `test` in theirs. Nothing
+/// left is an error: a mistyped filter must not look like a success.
 pub(crate) fn select(files: Vec<CaseFile>, file: Option<&str>, test: Option<&str>) -> Result<Vec<CaseFile>> {
     let mut chosen: Vec<CaseFile> =
         files.into_iter().filter(|of| file.is_none_or(|part| of.name.contains(part))).collect();

@@ -1,7 +1,7 @@
 //! How long each test took, from the times at which the lines of the test program came.
 //!
-//! The tests run one after the other, so a test has lasted since the result of the one before it. libtest measures single tests only with
-//! an unstable option.
+//! The tests run one after the other, so a test has lasted since the result of the one before it.
+//! libtest measures single tests only with an unstable option.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};

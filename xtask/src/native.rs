@@ -44,7 +44,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Each file is a process of its own, as in a guest: what it does to its process does not reach the next one.
+/// Each file is a process of its own, as in a guest: what it does to its process does not reach the
+/// next one.
 fn command(programs: &Programs, file: &CaseFile) -> Command {
     let mut command = Command::new(&programs.tests);
     command.args(file.arguments());
@@ -54,7 +55,8 @@ fn command(programs: &Programs, file: &CaseFile) -> Command {
     command
 }
 
-/// Runs a test program and passes its output on. A program that gives fewer results than it has tests has failed.
+/// Runs a test program and passes its output on. A program that gives fewer results than it has
+/// tests has failed.
 fn attempt(command: &mut Command, expected: Option<usize>, durations: &mut Durations) -> Result<Tally> {
     let program = Path::new(command.get_program()).display().to_string();
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {program}"))?;

@@ -8,9 +8,11 @@ use anyhow::{Result, bail};
 use crate::cases::{self, CaseFile};
 use crate::kernels::{Kernel, Unpacked};
 
-/// Files and tests whose outcome does not depend on the kernel: they run on the host's own, and in guests only when `--file` names them.
+/// Files and tests whose outcome does not depend on the kernel: they run on the host's own, and in
+/// guests only when `--file` names them.
 const SAME_ON_EVERY_KERNEL: [&str; 11] = [
-    // The servers and clients of the scenarios: the scenarios themselves hold them against the guest's kernel.
+    // The servers and clients of the scenarios: the scenarios themselves hold them against the
+    // guest's kernel.
     "queue_selfcheck",
     // The caps on series are in the models.
     "serve_bounded",
@@ -24,18 +26,22 @@ const SAME_ON_EVERY_KERNEL: [&str; 11] = [
     "listener_scenarios::real_nginx_under_full_load_is_never_worse_than_busy",
     // A terminal with tmux, which no guest has.
     "top_screen",
-    // Formats, help and exit codes. That intervals are whole in a guest is part of every other test of `top`.
+    // Formats, help and exit codes. That intervals are whole in a guest is part of every other test
+    // of `top`.
     "top_cli",
-    // Escaping of names in the three formats, and closed pipes. That the kernel's names are read is in `exact_bytes`.
+    // Escaping of names in the three formats, and closed pipes. That the kernel's names are read is
+    // in `exact_bytes`.
     "hostile_output",
     // Schemas, CSV and the filters of `life`, which compare the fields of a line that is complete.
     "life_filters",
-    // 17 runs of `top`, whose filters compare the fields of rows in user space. The fields are held against the kernel by `exact_bytes`
-    // (process, name, addresses), `namespaces`, and the other test of this file (control groups).
+    // 17 runs of `top`, whose filters compare the fields of rows in user space. The fields are held
+    // against the kernel by `exact_bytes` (process, name, addresses), `namespaces`, and the other
+    // test of this file (control groups).
     "filters::each_shows_what_it_should_and_hides_the_rest",
 ];
 
-/// Files that hold times against a clock: they have a guest of their own per kernel, one such guest at a time, and the others give way to it.
+/// Files that hold times against a clock: they have a guest of their own per kernel, one such guest
+/// at a time, and the others give way to it.
 const TIMED: [&str; 1] = ["listener_scenarios"];
 
 /// The niceness of guests without timed tests.
@@ -79,7 +85,8 @@ impl Queue {
         let (timed, others): (Vec<_>, Vec<_>) =
             files.iter().cloned().partition(|file| TIMED.contains(&file.name.as_str()));
         let mut kernels = kernels;
-        // The longest first, which are those with the most tiers, so that no guest is left to run alone at the end.
+        // The longest first, which are those with the most tiers, so that no guest is left to run
+        // alone at the end.
         kernels.sort_by_key(|(kernel, _)| std::cmp::Reverse(kernel.tiers.split(',').count()));
         let parts = |files: &[CaseFile], suffix: &str, nice| -> Mutex<VecDeque<Part>> {
             let part = |(kernel, unpacked): &(&'static Kernel, Unpacked)| Part {
@@ -94,7 +101,8 @@ impl Queue {
         Queue { timed: parts(&timed, "-timed", 0), others: parts(&others, "", BACKGROUND) }
     }
 
-    /// The next guest for one of the workers that run them. The first takes the timed ones, so that they run one after the other.
+    /// The next guest for one of the workers that run them. The first takes the timed ones, so that
+    /// they run one after the other.
     pub(crate) fn next(&self, worker: usize) -> Option<Part> {
         let take = |queue: &Mutex<VecDeque<Part>>| queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         if worker == 0 { take(&self.timed).or_else(|| take(&self.others)) } else { take(&self.others) }

@@ -40,9 +40,10 @@ pub(crate) fn watch(lines: &Receiver<String>, deadline: Instant, mut each: impl 
 
 /// The kernel's command line.
 ///
-/// An emulated timer is late while other processes have the host's processors. Linux would panic over it at boot ("IO-APIC + timer doesn't
-/// work", `check_timer`, arch/x86/kernel/apic/io_apic.c, v6.12), and later take it as a sign that the TSC is unstable
-/// (`clocksource_watchdog`, kernel/time/clocksource.c, v6.12) and read the far slower HPET. The emulated TSC is the host's.
+/// An emulated timer is late while other processes have the host's processors. Linux would panic
+/// over it at boot ("IO-APIC + timer doesn't work", `check_timer`, arch/x86/kernel/apic/io_apic.c,
+/// v6.12), and later take it as a sign that the TSC is unstable (`clocksource_watchdog`,
+/// kernel/time/clocksource.c, v6.12) and read the far slower HPET. The emulated TSC is the host's.
 const APPEND: &str = "console=ttyS0 quiet panic=1 random.trust_cpu=on no_timer_check tsc=reliable";
 
 /// A running QEMU; killed when it is dropped.

@@ -31,8 +31,9 @@ pub(crate) fn target_dir() -> PathBuf {
 /// A `cargo` of the toolchain that runs this xtask, at the root of the tree.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // Set by `cargo run` for xtask itself. Build scripts that watch these variables (ring's) would run again, and everything that depends
-    // on them, whenever a user's own `cargo build` follows one of ours.
+    // Set by `cargo run` for xtask itself. Build scripts that watch these variables (ring's) would
+    // run again, and everything that depends on them, whenever a user's own `cargo build` follows
+    // one of ours.
     for (name, _) in env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
             command.env_remove(name);

@@ -1,4 +1,5 @@
-//! Runs commands that depend on each other, those that can beside each other, each with its output in a file, and sums up.
+//! Runs commands that depend on each other, those that can beside each other, each with its output
+//! in a file, and sums up.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -73,7 +74,8 @@ enum Outcome {
     Skipped(&'static str),
 }
 
-/// Runs the stages, each as soon as those before it have ended; prints at the end how each went, and for a failed one what failed.
+/// Runs the stages, each as soon as those before it have ended; prints at the end how each went,
+/// and for a failed one what failed.
 ///
 /// A stage without tests of its own counts as one. Returns whether everything passed.
 pub(crate) fn run(stages: Vec<Stage>) -> Result<bool> {
@@ -96,7 +98,8 @@ pub(crate) fn run(stages: Vec<Stage>) -> Result<bool> {
     Ok(total.failed == 0)
 }
 
-/// Runs each stage in a thread of its own, when its turn has come. Returns them in the order in which they ended.
+/// Runs each stage in a thread of its own, when its turn has come. Returns them in the order in
+/// which they ended.
 fn run_graph(
     mut waiting: Vec<Stage>,
     attempt: impl Fn(&mut Stage) -> Result<(Tally, Outcome)> + Sync,
@@ -123,7 +126,8 @@ fn run_graph(
                 scope.spawn(move || {
                     let start = Instant::now();
                     let outcome = attempt(&mut stage);
-                    // The receiver is there until every stage has ended, or one could not be started.
+                    // The receiver is there until every stage has ended, or one could not be
+                    // started.
                     let _ = sender.send((stage.name, start.elapsed(), outcome));
                 });
             }

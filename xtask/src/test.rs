@@ -33,7 +33,8 @@ fn quick() -> Result<Vec<Stage>> {
     ])
 }
 
-/// The guests and the tests on this kernel take longest, so what they need comes first; style and unit tests run beside them, and give way.
+/// The guests and the tests on this kernel take longest, so what they need comes first; style and
+/// unit tests run beside them, and give way.
 fn full() -> Result<Vec<Stage>> {
     // What is tested is what the sources give today, with today's compiler.
     let object = shell::target_dir().join("ebpf/overwatch.bpf.o");
@@ -43,7 +44,8 @@ fn full() -> Result<Vec<Stage>> {
     Ok(vec![
         xtask("setup", &["setup"])?,
         cargo("build-tests", &["test", "--profile", "tests", "--package", "overwatch-tests", "--no-run"]),
-        // Mostly the network. A kernel that cannot be had fails again in `vm`, so that the others are still tested.
+        // Mostly the network. A kernel that cannot be had fails again in `vm`, so that the others
+        // are still tested.
         xtask("kernels", &["vm", "--fetch"])?.after(&["setup"]),
         xtask("build-ebpf", &["build-ebpf", "--output", &object_arg])?.after(&["setup"]),
         tested(cargo("build", &["build", "--release", "--package", "overwatch"]).needs(&["build-ebpf"])),

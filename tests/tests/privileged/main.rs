@@ -1,7 +1,9 @@
-//! The privileged tests: one program, so that it is linked once, with a module for each thing that must hold.
+//! The privileged tests: one program, so that it is linked once, with a module for each thing that
+//! must hold.
 //!
-//! `cargo xtask test` and `cargo xtask vm` run each module in a process of its own, in the order of the names:
-//! what a module changes in its process (a resource limit, for example) does not reach the next one.
+//! `cargo xtask test` and `cargo xtask vm` run each module in a process of its own, in the order of
+//! the names: what a module changes in its process (a resource limit, for example) does not reach
+//! the next one.
 
 mod address_reuse;
 mod bad_input;
