@@ -41,11 +41,21 @@ const SAME_ON_EVERY_KERNEL: [&str; 11] = [
 ];
 
 /// Files that hold times against a clock: they have a guest of their own per kernel, one such guest
-/// at a time, and the others give way to it.
+/// at a time, and the others give way to it. `cargo xtask test` runs them before the tests on the
+/// host's kernel, whose storms of connections would take the processors away from them.
 const TIMED: [&str; 1] = ["listener_scenarios"];
 
 /// The niceness of guests without timed tests.
 const BACKGROUND: u8 = 10;
+
+/// A choice of guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// Guests whose tests hold times against a clock.
+    Timed,
+    /// The others.
+    Untimed,
+}
 
 /// The tests of one guest.
 #[derive(Debug)]
@@ -80,15 +90,16 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Two guests per kernel, or one where the tests are all timed or all not.
-    pub(crate) fn new(kernels: Vec<(&'static Kernel, Unpacked)>, files: &[CaseFile]) -> Queue {
+    /// Two guests per kernel, or one where only one kind is wanted or has tests.
+    pub(crate) fn new(kernels: Vec<(&'static Kernel, Unpacked)>, files: &[CaseFile], only: Option<Kind>) -> Queue {
         let (timed, others): (Vec<_>, Vec<_>) =
             files.iter().cloned().partition(|file| TIMED.contains(&file.name.as_str()));
         let mut kernels = kernels;
         // The longest first, which are those with the most tiers, so that no guest is left to run
         // alone at the end.
         kernels.sort_by_key(|(kernel, _)| std::cmp::Reverse(kernel.tiers.split(',').count()));
-        let parts = |files: &[CaseFile], suffix: &str, nice| -> Mutex<VecDeque<Part>> {
+        let parts = |kind, files: &[CaseFile], suffix: &str, nice| -> Mutex<VecDeque<Part>> {
+            let none = files.is_empty() || only.is_some_and(|only| only != kind);
             let part = |(kernel, unpacked): &(&'static Kernel, Unpacked)| Part {
                 kernel,
                 unpacked: unpacked.clone(),
@@ -96,9 +107,9 @@ impl Queue {
                 name: format!("{}{suffix}", kernel.name),
                 nice,
             };
-            Mutex::new(if files.is_empty() { VecDeque::new() } else { kernels.iter().map(part).collect() })
+            Mutex::new(if none { VecDeque::new() } else { kernels.iter().map(part).collect() })
         };
-        Queue { timed: parts(&timed, "-timed", 0), others: parts(&others, "", BACKGROUND) }
+        Queue { timed: parts(Kind::Timed, &timed, "-timed", 0), others: parts(Kind::Untimed, &others, "", BACKGROUND) }
     }
 
     /// The next guest for one of the workers that run them. The first takes the timed ones, so that
@@ -153,12 +164,18 @@ mod tests {
         let files = for_guests(files(), None).unwrap();
         let unpacked = Unpacked { vmlinuz: PathBuf::new(), modules: PathBuf::new(), release: String::new() };
         let kernels = kernels::select(&[]).unwrap();
-        let queue = Queue::new(kernels.iter().map(|kernel| (*kernel, unpacked.clone())).collect(), &files);
+        let all = || kernels.iter().map(|kernel| (*kernel, unpacked.clone())).collect();
+        let queue = Queue::new(all(), &files, None);
         let others: Vec<Part> = std::iter::from_fn(|| queue.next(1)).collect();
         let timed: Vec<Part> = std::iter::from_fn(|| queue.next(0)).collect();
         assert!(timed.iter().all(|part| part.nice < BACKGROUND && part.name.ends_with("-timed")));
         assert_eq!(others[0].kernel.tiers.split(',').count(), 3);
-        for kernel in kernels {
+        let untimed = Queue::new(all(), &files, Some(Kind::Untimed));
+        assert!(std::iter::from_fn(|| untimed.next(0)).all(|part| part.nice == BACKGROUND));
+        let timed_only = Queue::new(all(), &files, Some(Kind::Timed));
+        assert_eq!(std::iter::from_fn(|| timed_only.next(0)).count(), kernels.len());
+        assert!(timed_only.next(1).is_none());
+        for kernel in &kernels {
             let of = |parts: &[Part]| {
                 let parts = parts.iter().filter(|part| part.kernel.name == kernel.name);
                 parts.flat_map(|part| names(&part.files)).collect::<Vec<_>>()

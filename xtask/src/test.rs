@@ -49,8 +49,17 @@ fn full() -> Result<Vec<Stage>> {
         xtask("kernels", &["vm", "--fetch"])?.after(&["setup"]),
         xtask("build-ebpf", &["build-ebpf", "--output", &object_arg])?.after(&["setup"]),
         tested(cargo("build", &["build", "--release", "--package", "overwatch"]).needs(&["build-ebpf"])),
-        tested(xtask("vm", &["vm", "--keep-log"])?.needs(&["build", "build-tests"]).after(&["kernels"])),
-        tested(xtask("native-tests", &["native"])?.needs(&["build", "build-tests"])),
+        tested(
+            xtask("vm", &["vm", "--keep-log", "--only", "untimed"])?
+                .needs(&["build", "build-tests"])
+                .after(&["kernels"]),
+        ),
+        tested(
+            xtask("vm-timed", &["vm", "--keep-log", "--only", "timed"])?
+                .needs(&["build", "build-tests"])
+                .after(&["kernels"]),
+        ),
+        tested(xtask("native-tests", &["native"])?.needs(&["build", "build-tests"]).after(&["vm-timed"])),
         // It checks the object in the tree, not the new one.
         xtask("lint", &["lint"])?.after(&["build-ebpf"]).gently(),
         tested(unit().needs(&["build-ebpf"]).after(&["lint"]).gently()),

@@ -16,7 +16,7 @@ use crate::console::Tally;
 use crate::durations::Durations;
 use crate::guest::{End, Guest, Report};
 use crate::kernels::{self, Kernel, Unpacked};
-use crate::parts::{self, Part, Queue};
+use crate::parts::{self, Kind, Part, Queue};
 use crate::programs::{self, Programs};
 use crate::{failures, shell, stages};
 
@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Only those in files with this in their names.
     #[arg(long, value_name = "FILTER")]
     file: Option<String>,
+    /// Only guests whose tests hold times against a clock, or only the others.
+    #[arg(long, value_enum)]
+    only: Option<Kind>,
     /// Keep what a guest said also when all is well.
     #[arg(long)]
     keep_log: bool,
@@ -55,7 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let files = parts::for_guests(cases::list(&programs.tests)?, args.file.as_deref())?;
     let files = cases::select(files, None, args.test.as_deref())?;
     let logs = stages::logs()?;
-    let queue = Queue::new(fetched, &files);
+    let queue = Queue::new(fetched, &files, args.only);
     let total = Mutex::new(total);
     thread::scope(|scope| {
         let (queue, total, programs, logs) = (&queue, &total, &programs, &logs);
