@@ -74,9 +74,12 @@ fn sums_are_exact(tier: Tier) -> Result<()> {
     sleep(Duration::from_secs(1));
     let closed = total("server", |sums| sums.connections) as f64;
     let left_out = bpf::runs_left_out(daemon.id())?;
+    // Either end may be the last one to be closed.
     let enough = move |scrape: &Scrape| {
-        let shown = scrape.sum("overwatch_connections_closed_total", &[("role", "server"), ("process", "ow-ch-srv")]);
-        shown + left_out as f64 >= closed
+        [("server", "ow-ch-srv"), ("client", "ow-ch-cli")].into_iter().all(|(role, process)| {
+            let labels = [("role", role), ("process", process)];
+            scrape.sum("overwatch_connections_closed_total", &labels) + left_out as f64 >= closed
+        })
     };
     let scrape = daemon.scrape_until(10, enough)?;
     for (role, process) in [("server", "ow-ch-srv"), ("client", "ow-ch-cli")] {
