@@ -10,7 +10,7 @@ use crate::kernels::{Kernel, Unpacked};
 
 /// Files and tests whose outcome does not depend on the kernel: they run on the host's own, and in
 /// guests only when `--file` names them.
-const SAME_ON_EVERY_KERNEL: [&str; 11] = [
+const SAME_ON_EVERY_KERNEL: [&str; 12] = [
     // The servers and clients of the scenarios: the scenarios themselves hold them against the
     // guest's kernel.
     "queue_selfcheck",
@@ -26,6 +26,7 @@ const SAME_ON_EVERY_KERNEL: [&str; 11] = [
     "listener_scenarios::real_nginx_under_full_load_is_never_worse_than_busy",
     // A terminal with tmux, which no guest has.
     "top_screen",
+    "counted_tables",
     // Formats, help and exit codes. That intervals are whole in a guest is part of every other test
     // of `top`.
     "top_cli",
