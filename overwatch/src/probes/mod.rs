@@ -10,3 +10,4 @@ pub mod refusal;
 pub mod refuse;
 pub mod scan;
 pub mod seed;
+pub mod signals;

@@ -104,7 +104,12 @@ mod tests {
     /// Text and JSON of a report on a kernel that is not this one.
     fn reported(verb: Option<Verb>, verdict: Verdict<'_>) -> (String, Json) {
         let facts = KernelFacts::from_btf(KERNELS[0].btf).unwrap();
-        let host = HostFacts { btf: Ok(facts), may_load: true, ..HostFacts::read(Path::new("/nonexistent")) };
+        let host = HostFacts {
+            btf: Ok(facts),
+            may_load: true,
+            proc_error: None,
+            ..HostFacts::read(Path::new("/nonexistent"))
+        };
         let capacity = Capacity::new(65_536, Capacity::DEFAULT_RING_BYTES);
         let report = Report {
             host: &host,

@@ -282,6 +282,8 @@ pub fn write_json(out: &mut impl Write, report: &Report<'_>) -> io::Result<()> {
                 "failure": attempt.failure,
                 "hooks": attempt.hooks.iter().map(|(hook, outcome)| json!({
                     "hook": hook.target.to_string(),
+                    "program": hook.program,
+                    "raw_program": hook.raw_program,
                     "signal": hook.signal,
                     "attached": attempt.failure.is_none() && !matches!(outcome, Outcome::Refused(_)),
                     "error": match outcome {
