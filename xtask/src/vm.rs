@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long)]
     fetch: bool,
     /// Guests at a time.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 3)]
     jobs: usize,
     /// Seconds after which a guest is given up.
     #[arg(long, default_value_t = 3600)]
