@@ -92,3 +92,19 @@ fn xtask(name: &'static str, args: &[&str]) -> Result<Stage> {
     command.args(args);
     Ok(Stage { name, needs: &[], after: &[], command })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_wait_only_for_stages_that_there_are() {
+        for stages in [quick().unwrap(), full().unwrap()] {
+            for stage in &stages {
+                for name in stage.needs.iter().chain(stage.after) {
+                    assert!(stages.iter().any(|other| other.name == *name), "{} waits for {name}", stage.name);
+                }
+            }
+        }
+    }
+}
