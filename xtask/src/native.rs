@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::cases::{self, CaseFile};
 use crate::console::Tally;
@@ -22,14 +22,34 @@ pub(crate) struct Args {
     /// Only those in files with this in their names.
     #[arg(long, value_name = "FILTER")]
     file: Option<String>,
+    /// Only files that take all processors, or only the others.
+    #[arg(long, value_enum)]
+    only: Option<Kind>,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// Files that take all processors.
+    Storms,
+    /// The others.
+    Others,
+}
+
+/// Files that make as many connections as the host can, and lose no event: `cargo xtask test` runs
+/// them before the first guest begins, which would take the processors away from overwatch.
+const STORMS: [&str; 4] = ["address_reuse", "bursts", "nothing_lost", "open_counts"];
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let programs = programs::build()?;
-    let files = cases::select(cases::list(&programs.tests)?, args.file.as_deref(), args.test.as_deref())?;
+    let mut files = cases::list(&programs.tests)?;
+    if let Some(unknown) = STORMS.iter().find(|name| !files.iter().any(|file| file.name == **name)) {
+        bail!("there are no tests {unknown}");
+    }
+    files.retain(|file| is_wanted(&file.name, args.only));
+    let files = cases::select(files, args.file.as_deref(), args.test.as_deref())?;
     let mut total = Tally::default();
     let mut durations = Durations::new(Instant::now());
-    if args.file.is_none() && args.test.is_none() {
+    if args.file.is_none() && args.test.is_none() && args.only != Some(Kind::Storms) {
         for program in &programs.unit_tests {
             println!("== {}", program.file_name().unwrap_or_default().to_string_lossy());
             total.add(attempt(&mut Command::new(program), None, &mut durations)?);
@@ -42,6 +62,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     println!("{}{total}", durations.report());
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn is_wanted(file: &str, only: Option<Kind>) -> bool {
+    only.is_none_or(|only| STORMS.contains(&file) == (only == Kind::Storms))
 }
 
 /// Each file is a process of its own, as in a guest: what it does to its process does not reach the
@@ -79,4 +103,18 @@ fn attempt(command: &mut Command, expected: Option<usize>, durations: &mut Durat
         tally.failed = tally.failed.max(1);
     }
     Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_a_storm_or_not() {
+        for (file, storm) in [("bursts", true), ("endings", false)] {
+            assert!(is_wanted(file, None));
+            assert_eq!(is_wanted(file, Some(Kind::Storms)), storm, "{file}");
+            assert_eq!(is_wanted(file, Some(Kind::Others)), !storm, "{file}");
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! Runs commands that depend on each other, those that can beside each other, each with its output
-//! in a file, and sums up.
+//! Runs commands in the order of their dependencies, in parallel where these allow it, each with its
+//! output in a file, and sums up.
 
 use std::fs::{self, File};
 use std::path::Path;

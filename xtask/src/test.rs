@@ -49,21 +49,24 @@ fn full() -> Result<Vec<Stage>> {
         xtask("kernels", &["vm", "--fetch"])?.after(&["setup"]),
         xtask("build-ebpf", &["build-ebpf", "--output", &object_arg])?.after(&["setup"]),
         tested(cargo("build", &["build", "--release", "--package", "overwatch"]).needs(&["build-ebpf"])),
+        tested(xtask("native-storms", &["native", "--only", "storms"])?.needs(&["build", "build-tests"])),
+        tested(guests("vm", "untimed")?),
+        tested(guests("vm-timed", "timed")?),
         tested(
-            xtask("vm", &["vm", "--keep-log", "--only", "untimed"])?
+            xtask("native-tests", &["native", "--only", "others"])?
                 .needs(&["build", "build-tests"])
-                .after(&["kernels"]),
+                .after(&["native-storms", "vm-timed"]),
         ),
-        tested(
-            xtask("vm-timed", &["vm", "--keep-log", "--only", "timed"])?
-                .needs(&["build", "build-tests"])
-                .after(&["kernels"]),
-        ),
-        tested(xtask("native-tests", &["native"])?.needs(&["build", "build-tests"]).after(&["vm-timed"])),
         // It checks the object in the tree, not the new one.
         xtask("lint", &["lint"])?.after(&["build-ebpf"]).gently(),
         tested(unit().needs(&["build-ebpf"]).after(&["lint"]).gently()),
     ])
+}
+
+/// The guests of one kind, when nothing else takes all processors.
+fn guests(name: &'static str, only: &str) -> Result<Stage> {
+    let stage = xtask(name, &["vm", "--keep-log", "--only", only])?;
+    Ok(stage.needs(&["build", "build-tests"]).after(&["kernels", "native-storms"]))
 }
 
 /// Unit tests: no root, no kernel.
