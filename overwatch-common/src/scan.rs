@@ -14,22 +14,21 @@ pub const MOST_WAITING: usize = 64;
 /// Size of the scan's ring buffer in bytes. The kernel wants a power of two of at least a page.
 pub const SCAN_BYTES: u32 = 64 * 1024;
 
+/// Listening sockets of one run; no tracepoint has more arguments (`MAX_BPF_FUNC_ARGS`, include/linux/bpf.h).
+pub const BATCH: usize = 12;
+
 /// Bytes that a ring buffer needs beside each record.
 const RECORD_HEADER: usize = 8;
 
-const _: () = assert!(
-    size_of::<ListenerRecord>() + RECORD_HEADER + MOST_WAITING * (size_of::<WaitingRecord>() + RECORD_HEADER)
-        < SCAN_BYTES as usize
-);
+const _: () = assert!(BATCH * (size_of::<ListenerRecord>() + RECORD_HEADER) < SCAN_BYTES as usize);
+const _: () = assert!(MOST_WAITING * (size_of::<WaitingRecord>() + RECORD_HEADER) < SCAN_BYTES as usize);
 
-/// What the scan program returns.
+/// What the scan programs return.
 pub mod result {
-    /// The socket does not listen, or not any more.
-    pub const NOT_LISTENING: u32 = 0;
-    /// All of its records are in the ring buffer.
-    pub const SCANNED: u32 = 1;
-    /// The ring buffer has no room for all of its records.
-    pub const NO_ROOM: u32 = 2;
+    /// The program has run. For listening sockets, bit N says that the Nth of them has connections in its accept queue.
+    pub const DONE: u32 = 1 << 16;
+    /// The ring buffer had no room for a record. Above all other bits, also when it is shifted by the number of a socket.
+    pub const NO_ROOM: u32 = 1 << 17;
 }
 
 /// State of a listening socket.

@@ -1,8 +1,10 @@
 //! Reading the running kernel: facts from its BTF as constants, memory by `bpf_probe_read_kernel`.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     Global,
-    helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf, bpf_probe_read_user_buf},
+    helpers::{bpf_probe_read_kernel_buf, bpf_probe_read_user_buf, generated},
 };
 use overwatch_common::{connection::COMM_LEN, kernel::ABSENT, with_arguments, with_enumerators, with_offsets};
 
@@ -33,10 +35,19 @@ pub(crate) static WANT_CHANGES: Global<u32> = Global::new(0);
 pub(crate) type Address = u64;
 
 /// Reads a value at `base + offset`; 0 when the kernel cannot read there.
+///
+/// The helper's result is not looked at: where the kernel cannot read, the helper fills the value with zeroes
+/// (`bpf_probe_read_kernel_common`, kernel/trace/bpf_trace.c, v5.10 to v7.2), and a branch after each read would multiply the paths that the verifier
+/// follows.
 #[inline(always)]
 pub(crate) fn read<T: Copy + Default>(base: Address, offset: u32) -> T {
-    // SAFETY: the helper checks the source address itself and fills a T of integers.
-    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.unwrap_or_default()
+    let mut value = MaybeUninit::<T>::uninit();
+    let source = (base + u64::from(offset)) as *const core::ffi::c_void;
+    // SAFETY: the helper checks the source address itself and fills all of the T, which is of integers.
+    unsafe {
+        let _zeroed = generated::bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, source);
+        value.assume_init()
+    }
 }
 
 /// Reads bytes at `base + offset` to where they belong; zeroes when the kernel cannot read there.
@@ -105,10 +116,10 @@ macro_rules! at_tracepoint {
 }
 pub(crate) use at_tracepoint;
 
-/// The first argument of a raw tracepoint program.
+/// An argument of a raw tracepoint program, by its offset in bytes.
 #[inline(always)]
-pub(crate) fn first_argument(context: *const core::ffi::c_void) -> u64 {
-    load::<0>(context)
+pub(crate) fn argument_of_raw<const OFFSET: usize>(context: *const core::ffi::c_void) -> u64 {
+    load::<OFFSET>(context)
 }
 
 /// Argument of a probed function, in the registers of the System V calling convention.
@@ -155,7 +166,7 @@ pub(crate) fn syscall_arguments() -> (u64, u64) {
 #[inline(always)]
 pub(crate) fn process_name(name: &mut [u8; COMM_LEN]) {
     // SAFETY: no arguments; gives the address of the current task.
-    let task = unsafe { aya_ebpf::helpers::generated::bpf_get_current_task() };
+    let task = unsafe { generated::bpf_get_current_task() };
     if let Some(leader) = follow(task, TASK_GROUP_LEADER.load()) {
         read_into(name, leader, TASK_COMM.load());
     }

@@ -1,8 +1,8 @@
-//! Listener scan: the state of one listening socket, and the clients in its accept queue.
+//! Listener scan: the state of listening sockets, and the clients in an accept queue.
 //!
-//! The program is attached to nothing. The user side runs it once per listening socket by BPF_PROG_TEST_RUN (Linux 5.10 and
-//! later), with the socket's address as the argument. It needs neither an iterator, which some kernels refuse, nor a visit to
-//! the socket's network namespace.
+//! The programs are attached to nothing. The user side runs them by BPF_PROG_TEST_RUN (Linux 5.10 and later), with addresses of
+//! sockets as arguments: the first for some sockets at a time, the second for each that has an accept queue. They need neither an
+//! iterator, which some kernels refuse, nor a visit to the sockets' network namespaces.
 
 use aya_ebpf::{
     bindings::BPF_RB_NO_WAKEUP,
@@ -11,25 +11,38 @@ use aya_ebpf::{
 use overwatch_common::scan::{LISTENER, ListenerRecord, MOST_WAITING, WAITING, WaitingRecord, result};
 
 use crate::{
-    kernel::{self, Address, first_argument, read, read_into},
+    kernel::{self, Address, argument_of_raw, read, read_into},
     maps::{CONNECTIONS, LISTENERS, SCANNED},
     sockets, totals,
 };
 
-/// raw_tp, run with the address of a socket that is in LISTENERS. Returns one of [`result`], which is why the library's macro is not used:
-/// what that makes returns 0.
+/// raw_tp, run with the addresses of up to [`BATCH`] sockets that are in LISTENERS, 0 where there is none. Writes a record for each that
+/// listens, and returns [`result::DONE`] with a bit for each that has an accept queue, or [`result::NO_ROOM`]; which is why the library's macro
+/// is not used: what that makes returns 0.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp/scan_listener")]
 pub(crate) extern "C" fn scan_listener(context: *mut core::ffi::c_void) -> u32 {
-    let sock = first_argument(context);
-    let Some(listener) = LISTENERS.get_ptr(sock) else { return result::NOT_LISTENING };
+    let mut returned = result::DONE;
+    macro_rules! scan {
+        ($($number:literal)*) => {
+            $(returned |= listener(argument_of_raw::<{ 8 * $number }>(context)) << $number;)*
+        };
+    }
+    scan!(0 1 2 3 4 5 6 7 8 9 10 11);
+    returned
+}
+
+/// Writes the record of a listening socket: 1 when connections are in its accept queue, else 0. A record without room is a bit that no socket
+/// has.
+#[inline(never)]
+fn listener(sock: Address) -> u32 {
+    let Some(entry) = LISTENERS.get_ptr(sock) else { return 0 };
     // The entry of a closed socket is about to be removed.
     if sockets::state_of(sock) != kernel::TCP_LISTEN.load() {
-        return result::NOT_LISTENING;
+        return 0;
     }
     // SAFETY: no arguments.
     let (time_ns, jiffies) = unsafe { (bpf_ktime_get_ns(), bpf_jiffies64()) };
-    let port: u16 = read(sock, kernel::SOCK_LOCAL_PORT.load());
     let mut record = ListenerRecord {
         kind: LISTENER,
         accept_queue: read(sock, kernel::SOCK_ACK_BACKLOG.load()),
@@ -43,15 +56,29 @@ pub(crate) extern "C" fn scan_listener(context: *mut core::ffi::c_void) -> u32 {
         defer_accept: u32::from(read::<u8>(sock, kernel::QUEUE_DEFER_ACCEPT.load())),
         pad: 0,
         // SAFETY: the pointer is from the lookup, and the entry stays until this program ends.
-        listener: unsafe { *listener },
+        listener: unsafe { *entry },
     };
     record.listener.inode = sockets::inode_of(sock);
     // Without bind(2) before it, listen(2) chooses the port after it has changed the state (`inet_csk_listen_start`,
     // net/ipv4/inet_connection_sock.c, v6.12), so that the entry in the map lacks the port.
-    record.listener.local_port = port;
-    if SCANNED.output::<ListenerRecord>(&record, u64::from(BPF_RB_NO_WAKEUP)).is_err() {
-        return result::NO_ROOM;
+    record.listener.local_port = read(sock, kernel::SOCK_LOCAL_PORT.load());
+    match SCANNED.output::<ListenerRecord>(&record, u64::from(BPF_RB_NO_WAKEUP)) {
+        Ok(()) => u32::from(record.accept_queue > 0),
+        Err(_) => result::NO_ROOM,
     }
+}
+
+/// raw_tp, run with the address of a listening socket: writes a record for each client in its accept queue, the oldest first. Returns
+/// [`result::DONE`] or [`result::NO_ROOM`].
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/scan_waiting")]
+pub(crate) extern "C" fn scan_waiting(context: *mut core::ffi::c_void) -> u32 {
+    let sock = argument_of_raw::<0>(context);
+    // It has closed, and its memory may be another's.
+    if LISTENERS.get_ptr(sock).is_none() || sockets::state_of(sock) != kernel::TCP_LISTEN.load() {
+        return result::DONE;
+    }
+    let port: u16 = read(sock, kernel::SOCK_LOCAL_PORT.load());
     let mut request: Address = read(sock, kernel::QUEUE_ACCEPT_HEAD.load());
     for _ in 0..MOST_WAITING {
         if request == 0 {
@@ -70,11 +97,11 @@ pub(crate) extern "C" fn scan_listener(context: *mut core::ffi::c_void) -> u32 {
         }
         request = read(request, kernel::REQUEST_NEXT.load());
     }
-    result::SCANNED
+    result::DONE
 }
 
 /// Writes the record of a waiting client; false when there is no room.
-#[inline(always)]
+#[inline(never)]
 fn waiting(listener: Address, child: Address) -> bool {
     let (mut created_ns, mut established_ns) = (0, 0);
     if let Some(connection) = CONNECTIONS.get_ptr(child) {

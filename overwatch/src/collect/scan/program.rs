@@ -1,6 +1,6 @@
 //! Listener scan by our own program: records to readings.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use aya::{
     Ebpf,
@@ -8,7 +8,7 @@ use aya::{
 };
 use overwatch_common::{
     connection::Listener,
-    scan::{LISTENER, ListenerRecord, WAITING, WaitingRecord},
+    scan::{BATCH, LISTENER, ListenerRecord, WAITING, WaitingRecord},
 };
 
 use crate::{
@@ -45,11 +45,15 @@ impl ProgramScan {
         ebpf: &Ebpf,
         listeners: &HashMap<MapData, u64, Listener>,
     ) -> Result<Vec<ListenerReading>, ScanError> {
-        let mut scanned = Vec::new();
-        for sock in addresses(listeners)? {
-            let mut found = None;
-            if self.program.run(ebpf, sock, |record| add(&mut found, sock, record))? {
-                scanned.extend(found);
+        let addresses = addresses(listeners)?;
+        let mut scanned: Vec<Scanned> = Vec::with_capacity(addresses.len());
+        for batch in addresses.chunks(BATCH) {
+            let queues = self.program.listeners(ebpf, batch, |record| add_listener(&mut scanned, record))?;
+            for (_, sock) in batch.iter().enumerate().filter(|(bit, _)| queues >> bit & 1 == 1) {
+                // A socket that has just been scanned is among the last.
+                if let Some((record, waiting)) = scanned.iter_mut().rfind(|(record, _)| record.sock == *sock) {
+                    self.program.waiting(ebpf, *sock, |client| add_waiting(record, waiting, client))?;
+                }
             }
         }
         if let Some((first, _)) = scanned.first() {
@@ -62,23 +66,24 @@ impl ProgramScan {
 
 /// Each address in the map once. The kernel starts from the beginning when the entry behind which it should go on was removed
 /// (`htab_map_get_next_key`, kernel/bpf/hashtab.c, v6.12), so addresses may come again, and the walk needs a bound of its own.
-fn addresses(listeners: &HashMap<MapData, u64, Listener>) -> Result<HashSet<u64>, MapError> {
+fn addresses(listeners: &HashMap<MapData, u64, Listener>) -> Result<Vec<u64>, MapError> {
     const MOST: usize = 1 << 20;
-    listeners.keys().take(MOST).collect()
+    let mut addresses = listeners.keys().take(MOST).collect::<Result<Vec<_>, _>>()?;
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
 }
 
-/// Adds a record of the scan of `sock`. Anything else is left out.
-fn add(found: &mut Option<Scanned>, sock: u64, bytes: &[u8]) {
-    match (read::<u32>(bytes), found) {
-        (Some(LISTENER), found) => {
-            *found =
-                read::<ListenerRecord>(bytes).filter(|record| record.sock == sock).map(|record| (record, Vec::new()));
-        }
-        (Some(WAITING), Some((_, waiting))) => {
-            waiting.extend(read::<WaitingRecord>(bytes).filter(|record| record.listener == sock));
-        }
-        _ => {}
-    }
+/// Adds the record of a listening socket. Anything else is left out.
+fn add_listener(scanned: &mut Vec<Scanned>, bytes: &[u8]) {
+    let record = read::<ListenerRecord>(bytes).filter(|record| record.kind == LISTENER);
+    scanned.extend(record.map(|record| (record, Vec::new())));
+}
+
+/// Adds the record of a client that waits at this socket. Anything else is left out.
+fn add_waiting(listener: &ListenerRecord, waiting: &mut Vec<WaitingRecord>, bytes: &[u8]) {
+    let record = read::<WaitingRecord>(bytes);
+    waiting.extend(record.filter(|record| record.kind == WAITING && record.listener == listener.sock));
 }
 
 fn reading(record: &ListenerRecord, waiting: &[WaitingRecord], ticks_per_second: Option<u64>) -> ListenerReading {

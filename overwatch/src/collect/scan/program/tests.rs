@@ -46,38 +46,40 @@ fn client(listener: u64, sock: u64) -> WaitingRecord {
     }
 }
 
-/// What is made of the records of one scan, by addresses.
-fn found(sock: u64, records: &[Vec<u8>]) -> Option<(u64, Vec<u64>)> {
-    let mut found = None;
-    records.iter().for_each(|record| add(&mut found, sock, record));
-    found.map(|(listener, waiting)| (listener.sock, waiting.iter().map(|client| client.sock).collect()))
+/// What is made of the records of a scan.
+fn scanned(listeners: &[Vec<u8>], clients: &[Vec<u8>]) -> Vec<Scanned> {
+    let mut scanned = Vec::new();
+    listeners.iter().for_each(|record| add_listener(&mut scanned, record));
+    for (record, waiting) in &mut scanned {
+        clients.iter().for_each(|client| add_waiting(record, waiting, client));
+    }
+    scanned
+}
+
+fn addresses_of(scanned: &[Scanned]) -> Vec<(u64, Vec<u64>)> {
+    let clients = |waiting: &[WaitingRecord]| waiting.iter().map(|client| client.sock).collect();
+    scanned.iter().map(|(listener, waiting)| (listener.sock, clients(waiting))).collect()
 }
 
 #[test]
-fn a_listener_has_the_clients_of_its_own_scan() {
+fn a_listener_has_its_own_clients_and_records_that_are_none_are_left_out() {
     let (l, w) = (|sock| bytes(listener(sock)), |listener, sock| bytes(client(listener, sock)));
-    for (records, expected) in [
-        (vec![], None),
-        (vec![l(1)], Some((1, vec![]))),
-        (vec![l(1), w(1, 10), w(1, 11)], Some((1, vec![10, 11]))),
-        // Records of another socket, or of none.
-        (vec![l(2), w(2, 10)], None),
-        (vec![w(1, 10), l(1), w(2, 11), w(1, 12)], Some((1, vec![12]))),
-        // Neither kind, and records that are cut off.
-        (vec![l(1), vec![0; 8], 3u32.to_ne_bytes().to_vec(), w(1, 10)], Some((1, vec![10]))),
-        (vec![l(1), w(1, 10)[..79].to_vec()], Some((1, vec![]))),
-        (vec![l(1)[..100].to_vec(), w(1, 10)], None),
+    for (listeners, clients, expected) in [
+        (vec![], vec![w(1, 10)], vec![]),
+        (vec![l(1)], vec![], vec![(1, vec![])]),
+        (vec![l(1), l(2)], vec![w(1, 10), w(1, 11), w(2, 12)], vec![(1, vec![10, 11]), (2, vec![12])]),
+        // The other kind, neither kind, and records that are cut off.
+        (vec![w(1, 10), l(1)], vec![l(1), w(1, 10)], vec![(1, vec![10])]),
+        (vec![vec![0; 200], l(1), l(2)[..100].to_vec()], vec![vec![3; 80], w(1, 10)[..79].to_vec()], vec![(1, vec![])]),
     ] {
-        assert_eq!(found(1, &records), expected);
+        assert_eq!(addresses_of(&scanned(&listeners, &clients)), expected);
     }
 }
 
 #[test]
 fn records_are_read_as_they_were_written() {
-    let mut found = None;
-    add(&mut found, SOCK, &bytes(listener(SOCK)));
-    add(&mut found, SOCK, &bytes(client(SOCK, 5)));
-    assert_eq!(found, Some((listener(SOCK), vec![client(SOCK, 5)])));
+    let scanned = scanned(&[bytes(listener(SOCK))], &[bytes(client(SOCK, 5))]);
+    assert_eq!(scanned, [(listener(SOCK), vec![client(SOCK, 5)])]);
 }
 
 #[test]
@@ -85,9 +87,10 @@ fn damaged_records_give_a_reading_or_none_and_no_panic() {
     let mut random = Random::new(5);
     let mut read = 0;
     for _ in 0..20_000 {
-        let mut records = vec![bytes(listener(1))];
-        records.extend((0..random.below(3) as u64).map(|number| bytes(client(1, 10 + number))));
+        let mut listeners = vec![bytes(listener(1))];
+        let mut clients: Vec<_> = (0..1 + random.below(3) as u64).map(|number| bytes(client(1, 10 + number))).collect();
         for _ in 0..random.below(4) {
+            let records = if random.once_in(2) { &mut listeners } else { &mut clients };
             let record = random.below(records.len());
             let place = random.below(records[record].len());
             match random.below(2) {
@@ -95,9 +98,7 @@ fn damaged_records_give_a_reading_or_none_and_no_panic() {
                 _ => records[record].truncate(place + 1),
             }
         }
-        let mut found = None;
-        records.iter().for_each(|record| add(&mut found, 1, record));
-        if let Some((listener, waiting)) = found {
+        for (listener, waiting) in scanned(&listeners, &clients) {
             assert!(waiting.iter().all(|client| client.listener == listener.sock && client.kind == WAITING));
             let reading = reading(&listener, &waiting, Some(250));
             assert_eq!(reading.waiting.len(), waiting.len().min(listener.accept_queue as usize));
