@@ -162,8 +162,10 @@ pub const AUDIT: u32 = 2;
 /// Word of the array `CONTROL`: not 0 where the kernel skips programs, so that a return may find the slot of an earlier call (kprobe tier).
 /// The user side writes it.
 pub const SKIPS: u32 = 3;
+/// Place of the word that changes whenever a listening socket is added to LISTENERS or taken out. Written by the kernel side.
+pub const LISTENERS_CHANGED: u32 = 4;
 /// How many words there are.
-pub const CONTROL_WORDS: u32 = 4;
+pub const CONTROL_WORDS: u32 = 5;
 
 const _: () = assert!(size_of::<Activity>() == 24);
 const _: () = assert!(size_of::<Closed>() == 16 + size_of::<Connection>());

@@ -12,7 +12,7 @@ use overwatch_common::{
 use crate::{
     changes, entry,
     kernel::{self, Address, process_name},
-    maps::{LISTENERS, audit, count},
+    maps::{LISTENERS, audit, count, note_listeners_changed},
     sockets,
 };
 
@@ -67,6 +67,7 @@ pub(crate) fn note(sock: Address, owner: &Owner, since_ns: u64, seen: u8) {
     if LISTENERS.insert(sock, &listener, u64::from(BPF_ANY)).is_err() {
         count(Counter::ListenersFull, 1);
     }
+    note_listeners_changed();
 }
 
 /// LISTEN -> CLOSE.
@@ -76,11 +77,15 @@ pub(crate) fn closed(sock: Address, new: u32) {
         // SAFETY: as above; no arguments.
         unsafe { changes::tell_of_listener(sock, &*listener, kernel::TCP_LISTEN.load(), new, bpf_ktime_get_ns()) };
     }
-    let _unknown = LISTENERS.remove(sock);
+    let _unknown = ended(sock);
 }
 
 /// Takes a listener out whose close was not seen; false when the socket is none.
 #[inline(always)]
 pub(crate) fn ended(sock: Address) -> bool {
-    LISTENERS.remove(sock).is_ok()
+    let is_listener = LISTENERS.remove(sock).is_ok();
+    if is_listener {
+        note_listeners_changed();
+    }
+    is_listener
 }

@@ -1,13 +1,14 @@
 //! The maps. Sizes here are defaults: the user side sets them before it loads the object.
 
 use aya_ebpf::{
+    helpers::bpf_ktime_get_ns,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use overwatch_common::{
     connection::{Connecting, Connection, InFlight, Listener, Owner, Share, ShareKey},
     counter::{COUNTERS as COUNTER_NAMES, Counter},
-    event::{AUDIT, CONTROL_WORDS, ClosedKey, EPOCH, LostKey, LostSum, SKIPS, WAS_FULL},
+    event::{AUDIT, CONTROL_WORDS, ClosedKey, EPOCH, LISTENERS_CHANGED, LostKey, LostSum, SKIPS, WAS_FULL},
     scan::SCAN_BYTES,
 };
 
@@ -97,6 +98,15 @@ pub(crate) fn count(counter: Counter, value: u64) {
 pub(crate) fn epoch() -> u32 {
     // SAFETY: the pointer is to a live value of the array; volatile because the user side writes it.
     CONTROL.get_ptr(EPOCH).map_or(0, |word| unsafe { core::ptr::read_volatile(word) })
+}
+
+/// Notes that LISTENERS has another entry, or one less. A time, since a number that two CPUs raise at once could change back.
+#[inline(always)]
+pub(crate) fn note_listeners_changed() {
+    if let Some(word) = CONTROL.get_ptr_mut(LISTENERS_CHANGED) {
+        // SAFETY: the pointer is to a live value of the array; the time has no arguments.
+        unsafe { core::ptr::write_volatile(word, bpf_ktime_get_ns() as u32) };
+    }
 }
 
 /// Notes that the connection table has been full.

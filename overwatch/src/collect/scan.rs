@@ -2,14 +2,10 @@
 
 use std::{io, path::Path};
 
-use aya::{
-    Ebpf,
-    maps::{HashMap, MapData, MapError},
-};
-use overwatch_common::connection::Listener;
+use aya::{Ebpf, maps::MapError};
 
 use self::{program::ProgramScan, sock_diag::DiagScan};
-use super::queues::ListenerReading;
+use super::{queues::ListenerReading, table::Maps};
 use crate::probes::{
     attach::{self, Degradation},
     capabilities::{Capability, Level},
@@ -112,16 +108,11 @@ impl Scan {
     }
 
     /// Reads every listening socket.
-    pub(super) fn read(
-        &mut self,
-        root: &Path,
-        ebpf: &Ebpf,
-        listeners: &HashMap<MapData, u64, Listener>,
-    ) -> Result<Vec<ListenerReading>, ScanError> {
+    pub(super) fn read(&mut self, root: &Path, ebpf: &Ebpf, maps: &Maps) -> Result<Vec<ListenerReading>, ScanError> {
         match self {
-            Self::Program(scan) => scan.read(ebpf, listeners),
+            Self::Program(scan) => scan.read(ebpf, maps),
             Self::SockDiag(scan) => {
-                let known = listeners.iter().collect::<Result<Vec<_>, _>>()?;
+                let known = maps.listeners.iter().collect::<Result<Vec<_>, _>>()?;
                 Ok(scan.read(root, &known))
             }
         }

@@ -306,7 +306,7 @@ impl Session {
         let now = clocks::now();
         // At once, since a row of a listening socket is of this instant, and the rest takes a while on a busy host.
         let scan = self.scan.as_mut();
-        let queues = scan.map(|scan| scan.read(&self.root, &self.ebpf, &self.maps.listeners)).transpose()?;
+        let queues = scan.map(|scan| scan.read(&self.root, &self.ebpf, &self.maps)).transpose()?;
         let records = if purpose == Purpose::Portion { PORTION } else { usize::MAX };
         let bytes = records.saturating_mul(size_of::<Closed>()).min(self.ring_bytes);
         let more_in_ring = self.drain_some(bytes)?;

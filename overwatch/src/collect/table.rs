@@ -7,7 +7,7 @@ use aya::{
 use overwatch_common::{
     connection::{Connection, Listener, Share, ShareKey},
     counter::COUNTERS,
-    event::{AUDIT, ClosedKey, EPOCH, LostKey, LostSum, SKIPS},
+    event::{AUDIT, ClosedKey, EPOCH, LISTENERS_CHANGED, LostKey, LostSum, SKIPS},
 };
 
 use super::{about::MapReading, sample::Counters};
@@ -65,6 +65,11 @@ impl Maps {
 
     pub(super) fn set_skips(&mut self, may_have: bool) -> Result<(), MapError> {
         self.control.set(SKIPS, u32::from(may_have), 0)
+    }
+
+    /// A word that changes with the set of listening sockets.
+    pub(super) fn listeners_changed(&self) -> Result<u32, MapError> {
+        self.control.get(&LISTENERS_CHANGED, 0)
     }
 
     pub(super) fn readings(&self) -> Result<Vec<MapReading>, MapError> {

@@ -15,6 +15,7 @@ use crate::{
     collect::{
         queues::{ListenerReading, SynQueueReading, WaitingReading},
         record::read,
+        table::Maps,
     },
     probes::scan::ScanProgram,
 };
@@ -31,23 +32,27 @@ type Scanned = (ListenerRecord, Vec<WaitingRecord>);
 #[derive(Debug)]
 pub(in crate::collect) struct ProgramScan {
     program: ScanProgram,
+    /// The sockets in the map, and the word that said which they are.
+    addresses: Vec<u64>,
+    changed: Option<u32>,
     ticks: Ticks,
 }
 
 impl ProgramScan {
     pub(super) fn new(program: ScanProgram) -> Self {
-        Self { program, ticks: Ticks::default() }
+        Self { program, addresses: Vec::new(), changed: None, ticks: Ticks::default() }
     }
 
     /// Scans every listening socket that is in the map.
-    pub(super) fn read(
-        &mut self,
-        ebpf: &Ebpf,
-        listeners: &HashMap<MapData, u64, Listener>,
-    ) -> Result<Vec<ListenerReading>, ScanError> {
-        let addresses = addresses(listeners)?;
-        let mut scanned: Vec<Scanned> = Vec::with_capacity(addresses.len());
-        for batch in addresses.chunks(BATCH) {
+    pub(super) fn read(&mut self, ebpf: &Ebpf, maps: &Maps) -> Result<Vec<ListenerReading>, ScanError> {
+        // Read before the map, so that a socket which is added meanwhile is found the next time.
+        let changed = maps.listeners_changed()?;
+        if self.changed != Some(changed) {
+            self.addresses = addresses(&maps.listeners)?;
+            self.changed = Some(changed);
+        }
+        let mut scanned: Vec<Scanned> = Vec::with_capacity(self.addresses.len());
+        for batch in self.addresses.chunks(BATCH) {
             let queues = self.program.listeners(ebpf, batch, |record| add_listener(&mut scanned, record))?;
             for (_, sock) in batch.iter().enumerate().filter(|(bit, _)| queues >> bit & 1 == 1) {
                 // A socket that has just been scanned is among the last.
