@@ -7,6 +7,7 @@ use super::{
     args::{self, Explain, Global},
     color,
     intervals::{self, Follow, Page},
+    say::say,
     watch::{self, ROOT, Watch},
 };
 use crate::{
@@ -34,7 +35,15 @@ pub(super) fn run(global: &Global, arguments: &args::Listeners) -> Result<ExitCo
 async fn run_async(global: &Global, arguments: &args::Listeners) -> Result<ExitCode, Failure> {
     let filter = watch::filter(&arguments.filter())?;
     match Watch::start(global, Interest::Queues) {
-        Ok(watch) if watch.session.scans() => follow(watch, global, arguments, filter).await,
+        Ok(watch) if watch.session.scans() => {
+            let unreachable = watch.session.seeded().unreachable.len();
+            if unreachable > 0 && !global.verbose {
+                say(format_args!(
+                    "{unreachable} network namespaces could not be entered: what their listeners serve is not known (run it as root)"
+                ));
+            }
+            follow(watch, global, arguments, filter).await
+        }
         Ok(watch) => {
             let degradations = &watch.session.attached().degradations;
             Err(Failure::Host(capabilities::refusal(Capability::Listeners, degradations)))

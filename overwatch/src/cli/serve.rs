@@ -14,7 +14,7 @@ use super::{
     args::{self, Global},
     say::say,
     settings,
-    startup::Hangup,
+    startup::{EndSignals, Hangup},
     watch::{self, EVERY, Watch, every},
 };
 use crate::{
@@ -34,8 +34,13 @@ async fn serve(global: &Global, arguments: &args::Serve) -> Result<ExitCode, Fai
     let resolve = || settings::resolve(global, &arguments.settings);
     let settings = resolve()?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut signals = EndSignals::new(Hangup::Reloads)?;
     // First, since an address that is in use should cost nothing more.
-    let mut web = Web::start(&settings).await.map_err(Failure::Running)?;
+    let mut web = tokio::select! {
+        biased;
+        () = signals.received() => return Ok(ExitCode::SUCCESS),
+        web = Web::start(&settings) => web.map_err(Failure::Running)?,
+    };
     for place in &web.places {
         say(format_args!("listening at {place}"));
     }

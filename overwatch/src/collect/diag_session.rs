@@ -27,8 +27,8 @@ pub struct DiagSession {
 
 impl DiagSession {
     /// What is lost beside a session with programs.
-    pub const LOSS: &str = "listening sockets are read as ss reads them: queues, limits and waiting clients, without accepts, served connections, \
-        SYN queues and most causes";
+    pub const LOSS: &str = "listening sockets are read as ss reads them, in the network namespaces that this process may enter: queues, limits and \
+        waiting clients, without accepts, served connections, SYN queues and most causes";
 
     /// An error where the kernel does not list its sockets either.
     pub fn start(host: &HostFacts, root: &Path) -> Result<Self, ScanError> {
@@ -63,6 +63,7 @@ impl DiagSession {
             holders: holders.unwrap_or_default(),
             refusals: RefusalsSeen::default(),
             accepts_seen: false,
+            old_sockets_known: false,
             lost: Vec::new(),
             open: Vec::new(),
             orphans: Vec::new(),

@@ -105,6 +105,8 @@ pub struct Sample {
     pub refusals: RefusalsSeen,
     /// Accepts are among the changes. False where no program is loaded, so that an interval without accepts means nothing.
     pub accepts_seen: bool,
+    /// Sockets from before the start were looked up. Otherwise it is not known what a listening socket from then serves.
+    pub old_sockets_known: bool,
     /// What connections whose last records were lost have moved, since the start.
     pub lost: Vec<(LostKey, LostSum)>,
     /// Connections that moved bytes, if the session was asked for rows.

@@ -371,6 +371,7 @@ impl Session {
                 at_ack: self.attached.sees(REFUSED_ACKS),
             },
             accepts_seen: true,
+            old_sockets_known: self.seed.works(),
             lost,
             open,
             orphans,

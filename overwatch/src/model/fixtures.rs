@@ -40,6 +40,7 @@ pub(crate) fn sample() -> Sample {
         holders: std::collections::HashMap::new(),
         refusals: RefusalsSeen::default(),
         accepts_seen: true,
+        old_sockets_known: true,
     }
 }
 

@@ -149,7 +149,7 @@ pub struct Queue {
     pub syncookies: Option<u32>,
     /// Its SYN queue; `None` where the scan cannot read it.
     pub syn_queue: Option<SynQueue>,
-    /// Accepts are seen. Otherwise `arrivals`, `accepts` and `served` say nothing, and `serving` is `None`.
+    /// Its accepts are seen, and what it serves is known. Otherwise `arrivals`, `accepts` and `served` say nothing, and `serving` is `None`.
     pub accepts_seen: bool,
     /// Connections that entered the accept queue.
     pub arrivals: Count,
@@ -251,7 +251,9 @@ pub struct Row {
 impl Row {
     /// Clients wait too long or are refused.
     pub fn is_sick(&self) -> bool {
-        self.verdict.level >= Level::Saturated
+        // Where accepts are not seen, a listener with waiting clients is busy at most, since its cause cannot be known.
+        let is_unexplained = !self.queue.accepts_seen && self.queue.oldest_wait().is_some();
+        self.verdict.level >= Level::Saturated || self.verdict.level == Level::Busy && is_unexplained
     }
 
     /// The worse comes first: by level, by the longest wait, by the length of the accept queue, by what is served. Those that are

@@ -286,9 +286,10 @@ impl Queues {
             socket.syn_queue_was_full(self.syn_queue_limit.full(&reading.listener, syncookies));
             let mut queue = socket.row(reading, sample.refusals, &clock, (self.before_ns, sample.monotonic_ns));
             queue.siblings = siblings;
-            queue.accepts_seen = sample.accepts_seen;
+            let is_followed = sample.old_sockets_known || reading.listener.since_ns != 0;
+            queue.accepts_seen = sample.accepts_seen && is_followed;
             queue.serving =
-                (sample.accepts_seen && !is_unknown).then(|| serving.get(&socket.number).copied().unwrap_or(0));
+                (queue.accepts_seen && !is_unknown).then(|| serving.get(&socket.number).copied().unwrap_or(0));
 
             let holders = reading.inode.and_then(|inode| sample.holders.get(&inode));
             queue.holders = holders.into_iter().flatten().map(holder).collect();

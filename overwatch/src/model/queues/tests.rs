@@ -100,6 +100,23 @@ fn a_connection_is_served_from_accept_until_its_process_lets_go() {
 }
 
 #[test]
+fn what_an_old_listener_serves_is_unknown_where_old_sockets_were_not_looked_up() {
+    let old = ListenerReading { listener: Listener { since_ns: 0, ..listener(0, "10.0.0.1") }, ..reading(FIRST) };
+    let new = ListenerReading { listener: listener(SECOND / 2, "10.0.0.2"), ..reading(SECOND_SOCKET) };
+    for (old_sockets_known, accepts_seen, expected) in [
+        (true, true, [(true, Some(0)), (true, Some(0))]),
+        (false, true, [(false, None), (true, Some(0))]),
+        (false, false, [(false, None), (false, None)]),
+    ] {
+        let mut queues = Queues::default();
+        let sample = Sample { old_sockets_known, accepts_seen, ..at(1, vec![old.clone(), new.clone()]) };
+        let told = queues.update(&sample).queues;
+        let found: Vec<_> = told.iter().map(|queue| (queue.accepts_seen, queue.serving)).collect();
+        assert_eq!(found, expected, "{old_sockets_known} {accepts_seen}");
+    }
+}
+
+#[test]
 fn an_accept_that_was_lost_is_known_from_the_last_record_or_the_table() {
     let mut queues = Queues::default();
     queues.update(&Sample { table: Some(Vec::new()), ..at(1, vec![reading(FIRST)]) });

@@ -12,6 +12,12 @@ pub(super) fn advice(cause: Cause, facts: &Facts<'_>) -> Vec<String> {
     let queue = facts.queue;
     let server = queue.holders.iter().find_map(|holder| servers::recognise(&holder.comm));
     match cause {
+        Cause::None if !queue.accepts_seen && facts.oldest_wait().is_some() => {
+            vec![
+                "Run overwatch as root to see the cause; overwatch check shows what this host does not allow."
+                    .to_owned(),
+            ]
+        }
         Cause::None => Vec::new(),
         Cause::WorkerLimit => worker_limit(server, facts),
         Cause::NotAccepting => not_accepting(facts),

@@ -92,7 +92,7 @@ fn waiting(facts: &Facts<'_>) -> String {
     };
     if !queue.accepts_seen {
         return format!(
-            "{clients}{oldest}. Without BPF programs overwatch does not see accepts, so the cause is not known."
+            "{clients}{oldest}. What the server accepts and serves is not known here, so the cause is not known either."
         );
     }
     let quiet = facts.history.quiet;

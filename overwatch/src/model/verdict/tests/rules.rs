@@ -414,7 +414,7 @@ fn without_accepts_only_a_certain_cause_is_named() {
         let verdict = watch.one(1000, &waits());
         assert_eq!((verdict.level, verdict.cause, verdict.serving_ceiling), (Level::Busy, Cause::None, None));
         let why = verdict.evidence.join(" ");
-        assert!(why.contains("3 clients wait, the oldest for 20.0 s. Without BPF programs"), "{why}");
+        assert!(why.contains("3 clients wait, the oldest for 20.0 s. What the server accepts"), "{why}");
         assert!(!why.contains("was accepted"), "{why}");
     }
     // No age is made up from accepts that are not seen.
