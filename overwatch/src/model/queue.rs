@@ -251,9 +251,9 @@ pub struct Row {
 impl Row {
     /// Clients wait too long or are refused.
     pub fn is_sick(&self) -> bool {
-        // Where accepts are not seen, a listener with waiting clients is busy at most, since its cause cannot be known.
-        let is_unexplained = !self.queue.accepts_seen && self.queue.oldest_wait().is_some();
-        self.verdict.level >= Level::Saturated || self.verdict.level == Level::Busy && is_unexplained
+        // Where accepts are not seen, a listener whose clients wait too long is busy at most, since its cause cannot be known; it has advice.
+        let is_unexplained = !self.queue.accepts_seen && !self.verdict.advice.is_empty();
+        self.verdict.level >= Level::Saturated || is_unexplained
     }
 
     /// The worse comes first: by level, by the longest wait, by the length of the accept queue, by what is served. Those that are

@@ -12,7 +12,7 @@ use super::{
     host::{Watch, client, holder, idle, start},
     levels, overflowing, saturated, seconds, waiting, waits,
 };
-use crate::model::queue::{Holder, Queue, Threads, Throttling, fixtures};
+use crate::model::queue::{Holder, Queue, Row, Threads, Throttling, fixtures};
 
 #[test]
 fn a_wait_is_noticed_and_then_too_long() {
@@ -416,7 +416,11 @@ fn without_accepts_only_a_certain_cause_is_named() {
         let why = verdict.evidence.join(" ");
         assert!(why.contains("3 clients wait, the oldest for 20.0 s. What the server accepts"), "{why}");
         assert!(!why.contains("was accepted"), "{why}");
+        assert!(Row { queue: waits(), verdict }.is_sick());
     }
+    // A wait below the threshold is no trouble.
+    let verdict = Watch::new().one(1000, &unseen(waiting(300)));
+    assert!(!Row { queue: unseen(waiting(300)), verdict }.is_sick());
     // No age is made up from accepts that are not seen.
     let ageless = Queue { waiting: Vec::new(), ..waits() };
     assert_eq!(Watch::new().one(1000, &ageless).level, Level::Ok);
