@@ -21,6 +21,7 @@ use crate::{
     probes::{
         capabilities::{self, Capability},
         object::Interest,
+        scan,
     },
     show::{
         explain,
@@ -36,6 +37,10 @@ async fn run_async(global: &Global, arguments: &args::Listeners) -> Result<ExitC
     let filter = watch::filter(&arguments.filter())?;
     match Watch::start(global, Interest::Queues) {
         Ok(watch) if watch.session.scans() => {
+            let by_sock_diag = watch.session.attached().degradations.iter().find(|of| of.what == scan::PROGRAM);
+            if let Some(degradation) = by_sock_diag.filter(|_| !global.verbose) {
+                say(format_args!("without {}: {} ({})", degradation.what, degradation.loss, degradation.why));
+            }
             let unreachable = watch.session.seeded().unreachable.len();
             if unreachable > 0 && !global.verbose {
                 say(format_args!(

@@ -32,6 +32,9 @@ impl DiagSession {
 
     /// An error where the kernel does not list its sockets either.
     pub fn start(host: &HostFacts, root: &Path) -> Result<Self, ScanError> {
+        if let Some(error) = &host.proc_error {
+            return Err(ScanError::Proc(error.clone()));
+        }
         Ok(Self {
             scan: DiagScan::prepare(&Refuse::from_environment())?,
             namespaces: Namespaces::default(),

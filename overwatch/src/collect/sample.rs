@@ -103,7 +103,7 @@ pub struct Sample {
     pub holders: HashMap<u64, Vec<HolderReading>>,
     /// Which refusals the kernel side counts.
     pub refusals: RefusalsSeen,
-    /// Accepts are among the changes. False where no program is loaded, so that an interval without accepts means nothing.
+    /// Accepts are among the changes. False where no hook sees them, so that an interval without accepts means nothing.
     pub accepts_seen: bool,
     /// Sockets from before the start were looked up. Otherwise it is not known what a listening socket from then serves.
     pub old_sockets_known: bool,

@@ -16,6 +16,9 @@ use crate::probes::{
 mod program;
 pub(super) mod sock_diag;
 
+/// The name of the second way in output, and in the switch for forced refusals.
+pub(super) const SOCK_DIAG: &str = sock_diag::NAME;
+
 /// Why listening sockets cannot be scanned.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
@@ -28,6 +31,12 @@ pub enum ScanError {
     /// The kernel did not list its sockets.
     #[error("the kernel does not list its TCP sockets (netlink, sock_diag): {0}")]
     SockDiag(#[from] io::Error),
+    /// The file system of processes is missing, in which network namespaces and privileges are looked up.
+    #[error("cannot read /proc: {0}")]
+    Proc(String),
+    /// Our own program scans the sockets in the map, and the initial dump that fills it was refused.
+    #[error("it needs the initial dump of the sockets from before the start, which is refused")]
+    NoDump,
     /// A test asked for this failure.
     #[error(transparent)]
     Forced(#[from] Forced),
@@ -57,7 +66,9 @@ impl Prepared {
         }
         match DiagScan::prepare(refuse) {
             Ok(scan) => Self { scan: Some(Scan::SockDiag(scan)), ..self },
-            Err(error) => Self { scan: None, refused: vec![(sock_diag::NAME, error)] },
+            Err(error) => {
+                Self { scan: None, refused: vec![(probe::PROGRAM, ScanError::NoDump), (sock_diag::NAME, error)] }
+            }
         }
     }
 

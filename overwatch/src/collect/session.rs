@@ -21,7 +21,7 @@ use super::{
     record::Record,
     resets,
     sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, RefusalsSeen, Sample},
-    scan::{Scan, ScanError},
+    scan::{self, Scan, ScanError},
     shares::ShareIndex,
     skips::SkipWatch,
     table::Maps,
@@ -35,12 +35,12 @@ use crate::{
     probes::{
         attach::{self, Attached, Attempt, Degradation},
         capabilities::{Capability, Level},
-        catalogue::{REFUSED_ACKS, REFUSED_SYNS},
+        catalogue::{ACCEPTED, REFUSED_ACKS, REFUSED_SYNS},
         kretprobe::Kretprobes,
         object::{self, Capacity, Interest},
         plan::{self, Attach, Refusal},
         refusal::{self, Operation},
-        refuse::Refuse,
+        refuse::{self, Refuse},
         seed::{Seed, SeedError, Seeded},
     },
 };
@@ -154,6 +154,14 @@ impl Session {
         let btf =
             Btf::from_sys_fs().map_err(|error| explained(&Operation::Read(format!("/{BTF_PATH}")), &error, host))?;
         let refuse = Refuse::from_environment();
+        let unknown = refuse.unknown(|name| ebpf.program(name).is_some() || name == scan::SOCK_DIAG);
+        if !unknown.is_empty() {
+            return Err(Refusal::new(
+                format!("{} names no program of overwatch: {}", refuse::VARIABLE, unknown.join(", ")),
+                "overwatch check -o json lists the programs",
+            )
+            .into());
+        }
         let prepared = interest.wants_queues().then(|| Scan::prepare(&mut ebpf, &refuse));
         // Before anything moves: an entry that is announced in no epoch would wait for its next bytes.
         let mut maps = Maps::take(&mut ebpf)?;
@@ -370,7 +378,7 @@ impl Session {
                 at_syn: self.attached.sees(REFUSED_SYNS),
                 at_ack: self.attached.sees(REFUSED_ACKS),
             },
-            accepts_seen: true,
+            accepts_seen: self.attached.sees(ACCEPTED),
             old_sockets_known: self.seed.works(),
             lost,
             open,

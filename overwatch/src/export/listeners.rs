@@ -27,8 +27,9 @@ const MOST_NAMES: usize = 5;
 /// What grows.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Totals {
-    arrivals: u64,
-    accepts: u64,
+    /// `None` when accepts are not seen, and the same of accepts and waits.
+    arrivals: Option<u64>,
+    accepts: Option<u64>,
     /// Refused at the SYN and at the last ACK; `None` in a tier that does not tell them apart.
     overflows: Option<[u64; 2]>,
     /// Refused at either.
@@ -36,34 +37,34 @@ struct Totals {
     drops: u64,
     syn_cookies: Option<u64>,
     syn_queue_overflows: Option<u64>,
-    waits: WaitTotals,
+    waits: Option<WaitTotals>,
 }
 
 impl Totals {
     fn of(queue: &Queue) -> Self {
         let by_packet = queue.overflows_by_packet();
         Self {
-            arrivals: queue.arrivals.total,
-            accepts: queue.accepts.total,
+            arrivals: queue.by_accepts(queue.arrivals.total),
+            accepts: queue.by_accepts(queue.accepts.total),
             overflows: by_packet.map(|(syn, ack)| [syn.total, ack.total]),
             overflows_of_unknown_stage: by_packet.is_none().then(|| queue.overflows().total),
             drops: queue.other_drops.total,
             syn_cookies: queue.syn_cookies.map(|count| count.total),
             syn_queue_overflows: queue.syn_queue_overflows.map(|count| count.total),
-            waits: queue.accept_wait_totals,
+            waits: queue.by_accepts(queue.accept_wait_totals),
         }
     }
 
     fn add(&mut self, more: &Self) {
-        self.arrivals += more.arrivals;
-        self.accepts += more.accepts;
+        self.arrivals = sum(self.arrivals, more.arrivals, |one, two| one + two);
+        self.accepts = sum(self.accepts, more.accepts, |one, two| one + two);
         self.overflows = sum(self.overflows, more.overflows, |one, two| [one[0] + two[0], one[1] + two[1]]);
         self.overflows_of_unknown_stage =
             sum(self.overflows_of_unknown_stage, more.overflows_of_unknown_stage, |one, two| one + two);
         self.drops += more.drops;
         self.syn_cookies = sum(self.syn_cookies, more.syn_cookies, |one, two| one + two);
         self.syn_queue_overflows = sum(self.syn_queue_overflows, more.syn_queue_overflows, |one, two| one + two);
-        self.waits = self.waits.plus(&more.waits);
+        self.waits = sum(self.waits, more.waits, |one, two| one.plus(&two));
     }
 }
 
@@ -346,11 +347,11 @@ pub(super) const FAMILIES: &[Family<Numbers>] = &[
         "How long the client has waited that came first; 0 when nobody waits, absent when it is not known.",
         |of, points| points.put_known(of.oldest_wait.map(|wait| wait.as_secs_f64()))),
     family("overwatch_listener_arrivals_total", Kind::Counter, &[],
-        "Connections that entered the accept queue.",
-        |of, points| points.count(of.totals.arrivals)),
+        "Connections that entered the accept queue; absent when no program sees accepts.",
+        |of, points| points.put_known(of.totals.arrivals.map(|count| count as f64))),
     family("overwatch_listener_accepts_total", Kind::Counter, &[],
-        "Connections that were accepted.",
-        |of, points| points.count(of.totals.accepts)),
+        "Connections that were accepted; absent when no program sees accepts.",
+        |of, points| points.put_known(of.totals.accepts.map(|count| count as f64))),
     family("overwatch_listener_overflows_total", Kind::Counter, &["stage"],
         "Connections refused because the accept queue was full: at the SYN (syn), at the last packet of the handshake (ack), or at either where the tier does not tell them apart (unknown).",
         |of, points| {
@@ -378,13 +379,15 @@ pub(super) const FAMILIES: &[Family<Numbers>] = &[
         "The number of served connections that the server does not get beyond while clients wait; absent when none wait.",
         |of, points| points.put_known(of.serving_ceiling.map(|ceiling| ceiling as f64))),
     family("overwatch_listener_accept_wait_seconds", Kind::Histogram, &[],
-        "How long accepted connections had waited, from queued to accepted, without the handshake.",
-        |of, points| points.distribution(&Distribution {
-            edges_seconds: &WAIT_EDGES.map(|edge| edge.as_secs_f64()),
-            at_most: &of.totals.waits.at_most,
-            count: of.totals.waits.count,
-            sum_seconds: of.totals.waits.sum.as_secs_f64(),
-        })),
+        "How long accepted connections had waited, from queued to accepted, without the handshake; absent when no program sees accepts.",
+        |of, points| if let Some(waits) = &of.totals.waits {
+            points.distribution(&Distribution {
+                edges_seconds: &WAIT_EDGES.map(|edge| edge.as_secs_f64()),
+                at_most: &waits.at_most,
+                count: waits.count,
+                sum_seconds: waits.sum.as_secs_f64(),
+            });
+        }),
     family("overwatch_listener_open_files", Kind::Gauge, &[],
         "File descriptors that the process has open which is nearest to its limit; absent when none was looked at, which is done where clients wait.",
         |of, points| points.put_known(of.open_files.map(|(open, _)| open as f64))),

@@ -151,6 +151,9 @@ pub struct Queue {
     pub syn_queue: Option<SynQueue>,
     /// Its accepts are seen, and what it serves is known. Otherwise `arrivals`, `accepts` and `served` say nothing, and `serving` is `None`.
     pub accepts_seen: bool,
+    /// Accepts were lost in this interval, since the connection table was full.
+    #[serde(default)]
+    pub accepts_lost: bool,
     /// Connections that entered the accept queue.
     pub arrivals: Count,
     /// Connections that were accepted.

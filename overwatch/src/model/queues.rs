@@ -93,6 +93,8 @@ pub struct Queues {
     table_ns: u64,
     /// When the last interval ended.
     before_ns: u64,
+    /// Accepts without room in the connection table, at the end of the last interval.
+    accepts_lost: u64,
     lost: u64,
 }
 
@@ -275,6 +277,8 @@ impl Queues {
             sample.namespaces.iter().map(|namespace| (namespace.netns, namespace)).collect();
         self.tell_drops_apart(sample.refusals, readings, &namespaces);
         let clock = Clock::of(sample);
+        let lost = sample.counters.get(Counter::AcceptLost);
+        let accepts_lost = lost > std::mem::replace(&mut self.accepts_lost, lost);
         let mut queues = Vec::with_capacity(readings.len());
         for reading in readings {
             let Some(socket) = self.sockets.get_mut(&reading.sock) else { continue };
@@ -288,6 +292,7 @@ impl Queues {
             queue.siblings = siblings;
             let is_followed = sample.old_sockets_known || reading.listener.since_ns != 0;
             queue.accepts_seen = sample.accepts_seen && is_followed;
+            queue.accepts_lost = accepts_lost;
             queue.serving =
                 (queue.accepts_seen && !is_unknown).then(|| serving.get(&socket.number).copied().unwrap_or(0));
 

@@ -131,7 +131,8 @@ pub struct Hook {
 
 const NO_SPLICE: &str = "bytes taken by splice(2) are not seen as calls; they are made good from the kernel's counters, \
     one or two intervals late while the process also makes calls that are seen, else at close";
-const NO_ACCEPT: &str = "accepted connections get their owner from the first read or write instead of accept";
+const NO_ACCEPT: &str = "accepted connections get their owner from the first read or write instead of accept; how many listening sockets accept \
+    and serve is not known, so listeners names no cause that rests on it";
 const NOT_AGAIN: &str =
     "on a preemptible kernel, which skips programs now and then, some transitions and ends are found seconds late";
 const NO_UNKNOWN_ENDS: &str = "bytes of a connection that began before overwatch and that it did not find are not counted when it ends; and on a \
@@ -146,6 +147,8 @@ const NO_ACK_REFUSALS: &str = "connections that a listening socket refuses at th
     drops of the socket and the overflows of its network namespace";
 const ALL: &str = "nothing works without it";
 
+/// The signal of the hooks that see accepts.
+pub const ACCEPTED: &str = "accepted";
 /// The signal of the hooks that see what a listening socket refuses at the first packet of a handshake.
 pub const REFUSED_SYNS: &str = "refused SYNs";
 /// Likewise at the last one.
@@ -218,7 +221,7 @@ pub const HOOKS: &[Hook] = &[
     hook(Tier::Fentry, "sendpage_exit", Fexit("tcp_sendpage"), WhereItExists, "bytes sent", ALL),
     hook(Tier::Fentry, "recvmsg_exit", Fexit("tcp_recvmsg"), Required, "bytes received", ALL),
     hook(Tier::Fentry, "splice_read_exit", Fexit("tcp_splice_read"), Wanted, "bytes received", NO_SPLICE),
-    hook(Tier::Fentry, "accept_exit", Fexit("inet_csk_accept"), Wanted, "accepted", NO_ACCEPT),
+    hook(Tier::Fentry, "accept_exit", Fexit("inet_csk_accept"), Wanted, ACCEPTED, NO_ACCEPT),
     hook(Tier::Fentry, "connect_v4_exit", Fexit("tcp_v4_connect"), Wanted, "failed connects", NO_CONNECT),
     hook(Tier::Fentry, "connect_v6_exit", Fexit("tcp_v6_connect"), Wanted, "failed connects", NO_CONNECT),
     queues(hook(Tier::Fentry, "syn_received", Kprobe("tcp_conn_request"), Wanted, REFUSED_SYNS, NO_SYN_REFUSALS)),
@@ -235,8 +238,8 @@ pub const HOOKS: &[Hook] = &[
     hook(Tier::Kprobe, "recvmsg_return", Kretprobe("tcp_recvmsg"), Required, "bytes received", ALL),
     hook(Tier::Kprobe, "splice_read_enter", Kprobe("tcp_splice_read"), Wanted, "bytes received", NO_SPLICE),
     hook(Tier::Kprobe, "splice_read_return", Kretprobe("tcp_splice_read"), Wanted, "bytes received", NO_SPLICE),
-    queues(hook(Tier::Kprobe, "accept_enter", Kprobe("inet_csk_accept"), Wanted, "accepted", NO_LISTENER)),
-    hook(Tier::Kprobe, "accept_return", Kretprobe("inet_csk_accept"), Wanted, "accepted", NO_ACCEPT),
+    queues(hook(Tier::Kprobe, "accept_enter", Kprobe("inet_csk_accept"), Wanted, ACCEPTED, NO_LISTENER)),
+    hook(Tier::Kprobe, "accept_return", Kretprobe("inet_csk_accept"), Wanted, ACCEPTED, NO_ACCEPT),
     hook(Tier::Kprobe, "connect_v4_enter", Kprobe("tcp_v4_connect"), Wanted, "failed connects", NO_CONNECT),
     hook(Tier::Kprobe, "connect_return", Kretprobe("tcp_v4_connect"), Wanted, "failed connects", NO_CONNECT),
     hook(Tier::Kprobe, "connect_v6_enter", Kprobe("tcp_v6_connect"), Wanted, "failed connects", NO_CONNECT),
@@ -249,8 +252,8 @@ pub const HOOKS: &[Hook] = &[
         hook(Tier::Tracepoint, "send_length", BtfTracepoint("sock_send_length"), Required, "bytes sent", ALL)),
     or_raw("recv_length_raw",
         hook(Tier::Tracepoint, "recv_length", BtfTracepoint("sock_recv_length"), Required, "bytes received", ALL)),
-    hook(Tier::Tracepoint, "accept_syscall", Tracepoint("syscalls", "sys_exit_accept4"), Wanted, "accepted", NO_ACCEPT),
-    hook(Tier::Tracepoint, "accept_syscall", Tracepoint("syscalls", "sys_exit_accept"), Wanted, "accepted", NO_ACCEPT),
+    hook(Tier::Tracepoint, "accept_syscall", Tracepoint("syscalls", "sys_exit_accept4"), Wanted, ACCEPTED, NO_ACCEPT),
+    hook(Tier::Tracepoint, "accept_syscall", Tracepoint("syscalls", "sys_exit_accept"), Wanted, ACCEPTED, NO_ACCEPT),
     hook(Tier::Tracepoint, "connect_syscall", Tracepoint("syscalls", "sys_exit_connect"), Wanted, "failed connects", NO_CONNECT),
     queues(needing("SKB_DROP_REASON_TCP_LISTEN_OVERFLOW",
         or_raw("packet_dropped_raw",

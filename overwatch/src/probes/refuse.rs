@@ -25,6 +25,11 @@ impl Refuse {
         Self(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
     }
 
+    /// Names that are no program's.
+    pub fn unknown(&self, is_program: impl Fn(&str) -> bool) -> Vec<&str> {
+        self.0.iter().map(String::as_str).filter(|name| !is_program(name)).collect()
+    }
+
     /// An error for a program that is to be refused.
     pub fn check(&self, program: &str) -> Result<(), Forced> {
         if self.0.contains(program) { Err(Forced) } else { Ok(()) }
@@ -44,6 +49,10 @@ mod tests {
         ] {
             let refuse = Refuse::parse(text);
             assert!(refused.iter().all(|program| refuse.check(program) == Err(Forced)), "{text}");
+            assert_eq!(
+                refuse.unknown(|name| name == "seed"),
+                refused.iter().filter(|name| **name != "seed").copied().collect::<Vec<_>>()
+            );
             assert!(loaded.iter().all(|program| refuse.check(program).is_ok()), "{text}");
         }
     }

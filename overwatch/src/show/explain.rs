@@ -214,7 +214,7 @@ fn numbers(row: &Row, cgroup: Option<&str>, snapshot: &Snapshot) -> Vec<(&'stati
     let queue = &row.queue;
     let seconds = snapshot.interval.as_secs_f64();
     let counted = |of: Count| format!("{} ({}/s), {} in all", of.interval, rate(of.interval, seconds), of.total);
-    let unseen = || "not to be seen in this tier".to_owned();
+    let unseen = || "not visible on this host".to_owned();
     let begin = |since| format!("since {}", humantime::format_rfc3339_seconds(since));
     let mut numbers = vec![
         ("accept queue", accept_queue(queue)),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use overwatch_common::{
-    connection::{COMM_LEN, Listener, seen},
+    connection::{COMM_LEN, Listener, seen, state},
     scan::MOST_WAITING,
 };
 
@@ -186,7 +186,8 @@ fn waits(client: &DiagSocket) -> WaitingReading {
         remote_addr: octets(client.remote),
         remote_port: client.remote.port(),
         state: client.state.into(),
-        unread_bytes: client.receive_queue,
+        // The FIN of a client that has closed counts as a byte (`tcp_diag_get_info`, net/ipv4/tcp_diag.c, v6.12).
+        unread_bytes: client.receive_queue.saturating_sub(u32::from(u32::from(client.state) == state::CLOSE_WAIT)),
         queued_behind: 0,
         // Before anything was sent to the client, this is the age of its socket, to a jiffy.
         waited: client.last_data_sent.filter(|age| *age < LONGEST_WAIT),

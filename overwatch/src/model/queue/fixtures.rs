@@ -56,6 +56,7 @@ pub(crate) fn row() -> Row {
         syncookies: Some(1),
         syn_queue: half_open(2, 1, true),
         accepts_seen: true,
+        accepts_lost: false,
         arrivals: count(6, 60),
         accepts: count(4, 40),
         overflows_syn: count(0, 2),

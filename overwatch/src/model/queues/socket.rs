@@ -261,6 +261,7 @@ impl Socket {
                 defers_accept: of.defers_accept,
             }),
             accepts_seen: true,
+            accepts_lost: false,
             arrivals: self.arrivals.take(),
             accepts: self.accepts.take(),
             overflows_syn: self.overflows_syn.take(),

@@ -12,7 +12,7 @@ pub(super) fn advice(cause: Cause, facts: &Facts<'_>) -> Vec<String> {
     let queue = facts.queue;
     let server = queue.holders.iter().find_map(|holder| servers::recognise(&holder.comm));
     match cause {
-        Cause::None if !queue.accepts_seen && facts.oldest_wait().is_some() => {
+        Cause::None if !queue.accepts_seen && facts.oldest_wait() > Some(facts.thresholds.wait) => {
             vec![
                 "Run overwatch as root to see the cause; overwatch check shows what this host does not allow."
                     .to_owned(),

@@ -118,7 +118,10 @@ fn gone(facts: &Facts<'_>) -> Option<String> {
         String::new()
     };
     (gone > 0).then(|| {
-        let have = count(gone as u64, "client", "clients");
+        // sock_diag does not list clients that have reset their connection.
+        let is_all = queue.waiting.len() as u64 >= queue.waiting_total.min(MOST_WAITING as u64);
+        let least = if is_all { "" } else { "At least " };
+        let have = format!("{least}{}", count(gone as u64, "client", "clients"));
         let verb = if gone == 1 { "has" } else { "have" };
         format!(
             "{have}{first} {verb} closed the connection or reset it, and still {} a place in the queue.",

@@ -89,6 +89,9 @@ impl Facts<'_> {
             Level::Overflowing
         } else if wait > self.thresholds.wait {
             Level::Saturated
+        } else if !queue.accepts_seen && queue.accept_queue > 0 && self.oldest_wait().is_none() {
+            // There is a queue, and nothing tells how long it has been there.
+            Level::Busy
         } else if wait >= self.thresholds.noticed() || self.is_nearly_full() || history::is_syn_trouble(queue) {
             Level::Busy
         } else {
@@ -118,7 +121,7 @@ impl Facts<'_> {
             return Some(Cause::None);
         }
         // The other causes rest on how many are accepted and served.
-        if self.is_throttling_open() || !self.queue.accepts_seen {
+        if self.is_throttling_open() || !self.queue.accepts_seen || self.queue.accepts_lost {
             return None;
         }
         self.cause_of_waiting(level).or_else(|| self.guess())

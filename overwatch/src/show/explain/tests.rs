@@ -53,9 +53,9 @@ fn what_is_not_known_is_said_to_be_so() {
     for line in [
         "\n0.0.0.0:80  ok  apache2\nNumbers:\n",
         "511; net.core.somaxconn is not known\n",
-        "served          not known\n  arrived         not to be seen in this tier\n",
+        "served          not known\n  arrived         not visible on this host\n",
         "\n  refused         0 (0.0/s), 3 in all, at the SYN or at the last ACK\n  other drops ",
-        "SYN cookies     not to be seen in this tier\n",
+        "SYN cookies     not visible on this host\n",
         "tcp_syncookies  -\n",
         "waited          nobody was accepted, or it is not known\n",
         "listening       since before overwatch\n",

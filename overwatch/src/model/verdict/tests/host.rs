@@ -48,6 +48,7 @@ pub(super) fn idle(listener: u64) -> Queue {
         syncookies: Some(1),
         syn_queue: half_open(0, 0, false),
         accepts_seen: true,
+        accepts_lost: false,
         arrivals: Count::default(),
         accepts: Count::default(),
         overflows_syn: Count::default(),

@@ -421,9 +421,19 @@ fn without_accepts_only_a_certain_cause_is_named() {
     // A wait below the threshold is no trouble.
     let verdict = Watch::new().one(1000, &unseen(waiting(300)));
     assert!(!Row { queue: unseen(waiting(300)), verdict }.is_sick());
-    // No age is made up from accepts that are not seen.
-    let ageless = Queue { waiting: Vec::new(), ..waits() };
-    assert_eq!(Watch::new().one(1000, &ageless).level, Level::Ok);
+    // No age is made up from accepts that are not seen, and a queue of unknown age is not all right.
+    let mut watch = Watch::new();
+    for _ in 0..30 {
+        let verdict = watch.one(1000, &Queue { waiting: Vec::new(), ..waits() });
+        assert_eq!((verdict.level, verdict.cause), (Level::Busy, Cause::None));
+        assert!(!verdict.evidence.join(" ").contains("for at least"), "{verdict:?}");
+    }
+    // Where accepts were lost, what is left of them is no evidence either.
+    let lost = Queue { accepts_lost: true, ..waiting(20_000) };
+    let mut watch = Watch::new();
+    for _ in 0..30 {
+        assert_eq!(watch.one(1000, &lost).cause, Cause::None);
+    }
     // Stopped processes, and descriptors that have run out, are seen without accepts.
     let threads = Some(Threads { total: 1, stopped: 1, ..Threads::default() });
     let stopped = Queue { holders: vec![Holder { threads, ..holder(1, "nginx") }], ..waits() };
