@@ -47,7 +47,7 @@ pub const SIGNALS: &[Signal] = &[
         "refusals are not known"),
     signal("initial dump", "iter/tcp in every network namespace", "iter/task_file: sockets that a process has open",
         "sockets from before the start are unknown until their next state or bytes; listening sockets are read by sock_diag"),
-    signal("listener scan", "raw_tp scan_listener, run per listening socket", "sock_diag, without the SYN queue",
+    signal("listener scan", "raw_tp scan_listener and scan_waiting, run over listening sockets", "sock_diag, without the SYN queue",
         "`listeners` ends with exit code 3; `serve` warns and exports `overwatch_capability`"),
 ];
 
