@@ -8,6 +8,7 @@ mod processes;
 mod queues;
 mod record;
 mod resets;
+mod restrictions;
 mod sample;
 mod scan;
 mod session;

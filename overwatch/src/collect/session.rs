@@ -19,7 +19,7 @@ use super::{
     processes::ProcessWatch,
     queues::{ListenerReading, Namespaces},
     record::Record,
-    resets,
+    resets, restrictions,
     sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, RefusalsSeen, Sample},
     scan::{self, Scan, ScanError},
     shares::ShareIndex,
@@ -33,8 +33,7 @@ use crate::{
         processes,
     },
     probes::{
-        attach::{self, Attached, Attempt, Degradation},
-        capabilities::{Capability, Level},
+        attach::{self, Attached, Attempt},
         catalogue::{ACCEPTED, REFUSED_ACKS, REFUSED_SYNS},
         kretprobe::Kretprobes,
         object::{self, Capacity, Interest},
@@ -170,13 +169,13 @@ impl Session {
         maps.set_skips(may_skip)?;
         let mut attached = attach::attach(&mut ebpf, &btf, &plans, wanted, host, kretprobes, &refuse)
             .map_err(|(refusal, attempts)| SessionError::Refused { refusal, attempts })?;
-        attached.degradations.extend((!host.initial_pid_namespace).then(other_pid_namespace));
-        attached.degradations.extend((!host.may_inspect).then(may_not_inspect));
+        attached.degradations.extend((!host.initial_pid_namespace).then(restrictions::other_pid_namespace));
+        attached.degradations.extend((!host.may_inspect).then(restrictions::may_not_inspect));
         let mut seed = Seed::start(&mut ebpf, &btf, root, owners, &refuse)
             .map_err(|error| explained(&Operation::ListSockets, &error, host))?;
         attached.degradations.append(&mut seed.degradations);
         let unreachable = seed.seeded.unreachable.len();
-        attached.degradations.extend((unreachable > 0).then(|| not_entered(unreachable)));
+        attached.degradations.extend((unreachable > 0).then(|| restrictions::not_entered(unreachable)));
         let scan = prepared.and_then(|prepared| {
             // Our program scans the sockets that are in the map, which lacks those from before the start.
             let prepared = if seed.works() { prepared } else { prepared.without_map(&refuse) };
@@ -531,39 +530,6 @@ pub(super) fn process_watch(host: &HostFacts, root: &Path) -> Option<ProcessWatc
     host.initial_pid_namespace.then(|| ProcessWatch::new(root))
 }
 
-fn other_pid_namespace() -> Degradation {
-    Degradation {
-        what: "/proc".to_owned(),
-        why: "overwatch runs in a pid namespace of its own, as in a container without the host's".to_owned(),
-        loss: "pids are those of the host, connections that were open already have no owner until their next bytes, and listening sockets \
-               have no processes",
-        concerns: &[Capability::Life, Capability::Listeners],
-        leaves: Level::Partial,
-    }
-}
-
-fn may_not_inspect() -> Degradation {
-    Degradation {
-        what: "CAP_SYS_PTRACE, CAP_SYS_ADMIN".to_owned(),
-        why: "overwatch runs without one of these privileges".to_owned(),
-        loss: "of other users' processes it is not known which sockets they hold: connections that were open already have no owner until \
-               their next bytes, and listening sockets have no processes",
-        concerns: &[Capability::Life, Capability::Listeners],
-        leaves: Level::Partial,
-    }
-}
-
-fn not_entered(namespaces: usize) -> Degradation {
-    Degradation {
-        what: "network namespaces".to_owned(),
-        why: format!("{namespaces} could not be entered"),
-        loss: "connections that were open there already are not known until their next bytes, and sockets that listened there already are \
-               not known",
-        concerns: &[Capability::Life, Capability::Listeners],
-        leaves: Level::Partial,
-    }
-}
-
 /// A key that is not there is an answer, not an error.
 pub(super) fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
     match result {
@@ -591,7 +557,6 @@ fn explained(operation: &Operation, error: &(dyn std::error::Error + 'static), h
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probes::capabilities::Capabilities;
 
     #[test]
     fn processes_are_watched_where_their_numbers_are_the_hosts() {
@@ -600,15 +565,6 @@ mod tests {
             let host = HostFacts { initial_pid_namespace, ..here.clone() };
             assert_eq!(process_watch(&host, Path::new("/")).is_some(), is_watched);
         }
-        assert!(other_pid_namespace().loss.ends_with("and listening sockets have no processes"));
-    }
-
-    #[test]
-    fn what_cannot_be_looked_into_leaves_life_and_listeners_partial() {
-        for degradation in [other_pid_namespace(), may_not_inspect(), not_entered(3)] {
-            let capabilities = Capabilities::of(std::slice::from_ref(&degradation)).to_string();
-            assert_eq!(capabilities, "bytes full, life partial, listeners partial", "{degradation:?}");
-        }
-        assert_eq!(not_entered(3).why, "3 could not be entered");
+        assert!(restrictions::other_pid_namespace().loss.ends_with("and listening sockets have no processes"));
     }
 }
