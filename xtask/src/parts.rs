@@ -10,7 +10,16 @@ use crate::kernels::{Kernel, Unpacked};
 
 /// Files and tests whose outcome does not depend on the kernel: they run on the host's own, and in
 /// guests only when `--file` names them.
-const SAME_ON_EVERY_KERNEL: [&str; 12] = [
+const SAME_ON_EVERY_KERNEL: [&str; 18] = [
+    // Levels are derived from what is degraded, which `refused_programs` holds on every kernel.
+    "capabilities",
+    // Signals and their handlers, on a terminal and without. That definitions in tracefs are taken away is the other test of this file.
+    "startup::a_signal_ends_every_verb_that_attaches",
+    "startup::an_overloaded_host_does_not_delay_the_end",
+    "startup::a_slow_start_is_announced_on_a_terminal_only",
+    // What `check` prints beside the causes.
+    "messages::check_shows_the_facts_that_a_cause_rests_on",
+    "messages::check_says_more_when_it_is_asked_to",
     // The servers and clients of the scenarios: the scenarios themselves hold them against the
     // guest's kernel.
     "queue_selfcheck",
