@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
+use super::bpf;
 use super::host::{Tier, patience};
 use super::lines::parse;
 use super::listeners::{ListenerRow, ListenersInterval};
@@ -91,6 +92,12 @@ impl Watch {
     #[must_use]
     pub fn views(&self) -> Views {
         Views(Arc::clone(&self.seen))
+    }
+
+    /// Runs of its programs that the kernel has skipped so far (ADR 6).
+    #[must_use]
+    pub fn skipped_runs(&self) -> u64 {
+        bpf::runs_left_out(self.process.id()).unwrap_or_default()
     }
 
     /// Ends it as a user does. All intervals come back.

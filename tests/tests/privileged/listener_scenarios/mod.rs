@@ -57,31 +57,55 @@ fn at_once() -> usize {
     if in_guest() { 4 } else { SCENARIOS.len() }
 }
 
+/// A preemptible kernel skips programs now and then, and an accept that it skipped is counted when its connection ends (ADR 6). Scenarios
+/// that fail beside skipped runs are judged again: one of the tries must hold.
+const TRIES_WITH_SKIPPED_RUNS: usize = 3;
+
 fn judge_all(tier: Tier, scenarios: &[Scenario]) -> Result<()> {
+    let mut left = scenarios.to_vec();
+    for _ in 1..TRIES_WITH_SKIPPED_RUNS {
+        let (failed, skipped_runs, result) = judge_once(tier, &left)?;
+        if result.is_ok() || skipped_runs == 0 {
+            return result;
+        }
+        println!("{tier}: again, since the kernel skipped {skipped_runs} runs: {:?}", result.err());
+        left = failed;
+    }
+    judge_once(tier, &left)?.2
+}
+
+/// The scenarios that failed, how many runs of programs the kernel skipped meanwhile, and what was wrong.
+fn judge_once(tier: Tier, scenarios: &[Scenario]) -> Result<(Vec<Scenario>, u64, Result<()>)> {
     let watch = Watch::start(tier, &[])?;
     let views = watch.views();
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..at_once().min(scenarios.len()) {
             scope.spawn(|| {
-                while let Some((name, judge)) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (name, judge) = scenario;
                     let begin = Instant::now();
                     let outcome = judge(&Scene::new(&views, tier)).with_context(|| format!("{tier}: {name}"));
                     println!("{tier}: {name}: {:.1} s", begin.elapsed().as_secs_f64());
                     if let Err(error) = outcome {
-                        failures.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{error:#}"));
+                        failures.lock().unwrap_or_else(PoisonError::into_inner).push((*scenario, format!("{error:#}")));
                     }
                 }
             });
         }
     });
+    let skipped_runs = watch.skipped_runs();
     let intervals = watch.stop()?;
     let lost: u64 = intervals.iter().map(|interval| interval.lost_events).sum();
     println!("{tier}: {} intervals, {lost} events lost", intervals.len());
-    let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
-    ensure!(failures.is_empty(), "{} scenarios failed:\n\n{}", failures.len(), failures.join("\n\n"));
     ensure!(lost == 0, "{tier}: {lost} events were lost");
-    Ok(())
+    let (failed, texts): (Vec<_>, Vec<_>) =
+        failures.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().unzip();
+    let result = match failed.len() {
+        0 => Ok(()),
+        count => Err(anyhow::anyhow!("{count} scenarios failed:\n\n{}", texts.join("\n\n"))),
+    };
+    Ok((failed, skipped_runs, result))
 }
 
 /// How often everything is repeated: `OVERWATCH_SCENARIO_RUNS`, or once.
