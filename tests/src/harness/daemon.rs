@@ -102,8 +102,15 @@ impl Daemon {
 
     /// The metrics as of the last interval. A reload of passwords or certificates closes connections that have asked for nothing yet: then
     /// it asks once more.
+    ///
+    /// A daemon on a busy host answers 503 with Retry-After when the page does not come in time: then it asks again, as Prometheus does.
     pub fn scrape(&self) -> Result<Scrape> {
-        let reply = self.get("/metrics").or_else(|_| self.get("/metrics"))?;
+        let deadline = Instant::now() + patience(30);
+        let mut reply = self.get("/metrics").or_else(|_| self.get("/metrics"))?;
+        while reply.status == 503 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(500));
+            reply = self.get("/metrics")?;
+        }
         ensure!(reply.status == 200, "{}\n{}", reply.head, reply.body);
         Scrape::parse(&reply.body)
     }

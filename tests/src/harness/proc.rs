@@ -1,6 +1,7 @@
 //! Programs that tests run: bounded in time, read in the background, killed by id when the test is over.
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
 /// Resident memory of a process.
@@ -51,10 +52,18 @@ fn lines_of(source: impl Read + Send + 'static, mut each: impl FnMut(String) + S
     });
 }
 
+fn hang_up_by_default() -> nix::Result<()> {
+    // SAFETY: no handler of this program is replaced that it relies on: the process is about to execute another program.
+    unsafe { signal(Signal::SIGHUP, SigHandler::SigDfl) }.map(drop)
+}
+
 impl Proc {
     /// Starts `command` with all of its standard streams as pipes.
     pub fn start(mut command: Command) -> Result<Self> {
         let what = format!("{command:?}");
+        // The tests may have been started by nohup(1), which ignores SIGHUP for all that it starts.
+        // SAFETY: between fork and exec it makes one system call, which is safe there (signal-safety(7)), and allocates nothing.
+        unsafe { command.pre_exec(|| hang_up_by_default().map_err(Into::into)) };
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
