@@ -7,11 +7,10 @@ use super::{
     args::{self, Explain, Global},
     color,
     intervals::{self, Follow, Page},
-    say::say,
     watch::{self, ROOT, Watch},
 };
 use crate::{
-    collect::{DiagSession, Sample, Session},
+    collect::{DiagSession, NETWORK_NAMESPACES, Sample, Session},
     kernel::cgroups::Cgroups,
     model::{
         filter::Filter,
@@ -37,16 +36,10 @@ async fn run_async(global: &Global, arguments: &args::Listeners) -> Result<ExitC
     let filter = watch::filter(&arguments.filter())?;
     match Watch::start(global, Interest::Queues) {
         Ok(watch) if watch.session.scans() => {
-            let by_sock_diag = watch.session.attached().degradations.iter().find(|of| of.what == scan::PROGRAM);
-            if let Some(degradation) = by_sock_diag.filter(|_| !global.verbose) {
-                say(format_args!("without {}: {} ({})", degradation.what, degradation.loss, degradation.why));
-            }
-            let unreachable = watch.session.seeded().unreachable.len();
-            if unreachable > 0 && !global.verbose {
-                say(format_args!(
-                    "{unreachable} network namespaces could not be entered: what their listeners serve is not known (run it as root)"
-                ));
-            }
+            // Rows that are missing or read otherwise are no matter of -v.
+            let degradations = watch.session.attached().degradations.iter();
+            let of_rows = degradations.filter(|of| [scan::PROGRAM, NETWORK_NAMESPACES].contains(&of.what.as_str()));
+            of_rows.filter(|_| !global.verbose).for_each(watch::say_without);
             follow(watch, global, arguments, filter).await
         }
         Ok(watch) => {

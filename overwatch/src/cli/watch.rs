@@ -18,6 +18,7 @@ use crate::{
     model::filter::{Family, Filter},
     privileges,
     probes::{
+        attach::Degradation,
         object::{Capacity, Interest},
         plan::{Attach, Refusal},
     },
@@ -86,7 +87,7 @@ impl Watch {
             seeded.namespaces.map_or(String::new(), |count| format!(" in {count} network namespaces"))
         ));
         for degradation in &attached.degradations {
-            say(format_args!("without {}: {} ({})", degradation.what, degradation.loss, degradation.why));
+            say_without(degradation);
         }
         Ok(())
     }
@@ -112,6 +113,11 @@ impl<S> Watch<S> {
     pub(super) async fn told_to_end(&mut self) {
         self.signals.received().await;
     }
+}
+
+/// Says what is missing, what is lost by it, and why it is missing.
+pub(super) fn say_without(degradation: &Degradation) {
+    say(format_args!("without {}: {} ({})", degradation.what, degradation.loss, degradation.why));
 }
 
 /// Waits for the last output to be through, though not for ever: whoever does not read now will not read later.

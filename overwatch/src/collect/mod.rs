@@ -20,6 +20,7 @@ pub use about::{KernelObject, MapReading, ProgramReading};
 pub use diag_session::DiagSession;
 pub use processes::{ActivityReading, HolderReading, ProcessWatch};
 pub use queues::{ListenerReading, NamespaceReading, SynQueueReading, WaitingReading};
+pub use restrictions::NETWORK_NAMESPACES;
 pub use sample::{ClosedConnection, Counters, OpenConnection, ProcessShare, RefusalsSeen, Sample};
 pub use scan::ScanError;
 pub use session::{Session, SessionError};

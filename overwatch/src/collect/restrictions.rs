@@ -5,6 +5,9 @@ use crate::probes::{
     capabilities::{Capability, Level},
 };
 
+/// What [`not_entered`] is about.
+pub const NETWORK_NAMESPACES: &str = "network namespaces";
+
 pub(super) fn other_pid_namespace() -> Degradation {
     Degradation {
         what: "/proc".to_owned(),
@@ -29,7 +32,7 @@ pub(super) fn may_not_inspect() -> Degradation {
 
 pub(super) fn not_entered(namespaces: usize) -> Degradation {
     Degradation {
-        what: "network namespaces".to_owned(),
+        what: NETWORK_NAMESPACES.to_owned(),
         why: format!("{namespaces} could not be entered"),
         loss: "connections that were open there already are not known until their next bytes, and sockets that listened there already are \
                not known",
